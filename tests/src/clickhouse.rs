@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
@@ -14,7 +15,7 @@ use crate::check::eventually;
 use crate::process::{Process, run_ok};
 
 /// The limit of its end.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(20);
 /// Debian's server, the oldest that is supported. `TRAFCTL_CLICKHOUSE` names another program with the same options.
 const PROGRAM: &str = "/usr/sbin/clickhouse-server";
 
@@ -89,6 +90,12 @@ impl<'n> ClickHouse<'n> {
         format!("clickhouse+http://{user}@127.0.0.1/traffic")
     }
 
+    /// The process id of the server, while it runs.
+    #[must_use]
+    pub fn id(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::id)
+    }
+
     /// Starts the server, and waits until it answers.
     ///
     /// # Errors
@@ -125,14 +132,24 @@ impl<'n> ClickHouse<'n> {
     ///
     /// When it fails; the error has the server's message.
     pub fn query(&self, sql: &str) -> Result<String> {
-        ask(self.namespace.command("curl"), 8123, sql)
+        self.query_within(sql, Duration::from_mins(1))
+    }
+
+    /// The same for a statement that may take longer.
+    ///
+    /// # Errors
+    ///
+    /// When it fails, or takes longer than `limit`.
+    pub fn query_within(&self, sql: &str, limit: Duration) -> Result<String> {
+        ask(self.namespace.command("curl"), (8123, limit), sql)
     }
 }
 
 /// Runs a statement as the owner, by a command `curl` at the server's place.
-pub(crate) fn ask(mut curl: Command, port: usize, sql: &str) -> Result<String> {
+pub(crate) fn ask(mut curl: Command, (port, limit): (usize, Duration), sql: &str) -> Result<String> {
     let url = format!("http://127.0.0.1:{port}/?wait_end_of_query=1");
-    let answer = run_ok(curl.args(["-sS", "--max-time", "60", &url, "--data-binary", sql]))?;
+    let answer =
+        run_ok(curl.args(["-sS", "--max-time", &limit.as_secs().to_string(), &url, "--data-binary", sql]))?;
     ensure!(!answer.starts_with("Code: "), "{sql}: {answer}");
     Ok(answer.trim().to_owned())
 }

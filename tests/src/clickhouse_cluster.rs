@@ -5,6 +5,7 @@ use std::{
     net::TcpStream,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -21,7 +22,7 @@ use crate::{
 /// The name of the cluster.
 pub const CLUSTER: &str = "fleet";
 /// The limit of an end.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(20);
 /// Where Debian has ZooKeeper and what it needs.
 const ZOOKEEPER: &str = "/usr/share/java/zookeeper.jar";
 
@@ -145,7 +146,7 @@ impl<'n> ClickHouseCluster<'n> {
     /// When it fails; the error has the server's message.
     pub fn query(&self, at: usize, sql: &str) -> Result<String> {
         let command: Command = self.namespace.command("curl");
-        ask(command, http_port(at), sql)
+        ask(command, (http_port(at), Duration::from_mins(1)), sql)
     }
 }
 

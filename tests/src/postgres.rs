@@ -105,6 +105,12 @@ impl<'n> Postgres<'n> {
         format!("postgresql://{user}@{path}/postgres")
     }
 
+    /// The process id of the server, while it runs.
+    #[must_use]
+    pub fn id(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::id)
+    }
+
     /// Starts the server, and waits until it answers.
     ///
     /// # Errors

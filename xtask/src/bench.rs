@@ -27,11 +27,12 @@ Examples:
   cargo xtask bench                                   run everything
   cargo xtask bench --quick --part program            measure the program's variants roughly
   cargo xtask bench --part web                        what a page waits for; makes a ledger in half an hour
+  cargo xtask bench --part fleet                      ship to ClickHouse and PostgreSQL; takes two hours
   cargo xtask bench --part real                       compare with the previous version on real tables
   cargo xtask bench --format json >bench.json         include the figures of every round
   cargo xtask bench --chart docs/performance.svg --gate")]
 pub struct Options {
-    /// Run only this part; may be repeated [default: all but web]
+    /// Run only this part; may be repeated [default: all but web and fleet]
     #[arg(long = "part", value_enum)]
     parts: Vec<Part>,
     /// Rounds of each measurement [default: 9, with --quick 3]
@@ -52,6 +53,10 @@ pub struct Options {
     /// Ledger of part `web`, as seed-ledger makes it [default: target/bench/year/ledger.sqlite, made if it is missing]
     #[arg(long, value_name = "FILE")]
     ledger: Option<PathBuf>,
+    /// State directory with the backlog of part `fleet` [default: target/bench/month, made if it is missing; with --quick,
+    /// one that is made for the run]
+    #[arg(long, value_name = "DIRECTORY")]
+    backlog: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -70,6 +75,8 @@ enum Part {
     Hosts,
     /// The web page, the API and the metrics, on a ledger of a year; only if it is named
     Web,
+    /// Many nodes and one store, in ClickHouse and PostgreSQL; needs 12 GB of room, only if it is named
+    Fleet,
 }
 
 /// The file that came with the present index. The previous version is the last commit without it. A commit's hash
@@ -107,6 +114,11 @@ pub fn run(options: &Options) -> Result<()> {
     }
     if options.parts.iter().any(|part| matches!(part, Part::Web)) {
         bench.arg("--ledger").arg(ledger(options.ledger.as_deref())?);
+    }
+    match &options.backlog {
+        Some(backlog) => drop(bench.arg("--backlog").arg(std::path::absolute(backlog)?)),
+        None if options.quick => {}
+        None => drop(bench.arg("--backlog").arg(workspace().join("target/bench/month"))),
     }
     for part in &options.parts {
         bench.args(["--part", name(part).as_str()]);
@@ -149,7 +161,8 @@ fn ledger(named: Option<&Path>) -> Result<PathBuf> {
     }
     std::fs::create_dir_all(&partial).with_context(|| format!("cannot create {}", partial.display()))?;
     let mut seed = cargo();
-    seed.args(["run", "--release", "--package", "traffic-ledger", "--example", "seed-ledger", "--"]);
+    seed.args(["run", "--release", "--package", "traffic-ledger", "--features", "testing"]);
+    seed.args(["--example", "seed-ledger", "--"]);
     seed.arg(partial.join("ledger.sqlite")).args(["1000", "4", "365", "1", "quick"]);
     // Results alone go to standard output.
     command::run(seed.stdout(std::io::stderr()))?;

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::{
-    control, drains, hosts, packets,
+    control, drains, fleet, hosts, packets,
     program::{self, Draw},
     quotas,
     real::{self, Peers},
@@ -140,6 +140,7 @@ pub fn all(results: &Results) -> Vec<Bar> {
     host_bars(results, &mut add);
     real_bars(results, &mut add);
     web_bars(results, &mut add);
+    fleet_bars(results, &mut add);
     bars
 }
 
@@ -178,6 +179,28 @@ fn web_bars(results: &Results, add: &mut impl FnMut(String, Goal, Option<Vec<f64
     }
     let grown = results.ratio(web::MEMORY, web::ANONYMOUS, web::LAST, web::WARM);
     add("memory after an hour's requests, at the end / after a third".to_owned(), Goal::AtMost(1.25), grown);
+}
+
+/// The bars of many nodes and one store. Those of times are for the full scale.
+fn fleet_bars(results: &Results, add: &mut impl FnMut(String, Goal, Option<Vec<f64>>)) {
+    let measured = |part, case: &str, variant| results.get(part, case, variant).map(<[f64]>::to_vec);
+    let (backlog, month) = (fleet::full_backlog(), fleet::full_month());
+    for (kind, most_s, most_of_month_s) in [(fleet::CLICKHOUSE, 60.0, 1.0), (fleet::POSTGRES, 600.0, 5.0)] {
+        add(format!("{backlog}, to {kind}, s"), Goal::AtMost(most_s), measured(fleet::TIME, &backlog, kind));
+        let name = format!("memory of the shipper of {}, to {kind}, MB", fleet::BACKLOG);
+        add(name, Goal::AtMost(100.0), measured(fleet::MEMORY, fleet::BACKLOG, kind));
+        add(
+            format!("{month}, from {kind}, s"),
+            Goal::AtMost(most_of_month_s),
+            measured(fleet::TIME, &month, kind),
+        );
+        let bucket = measured(fleet::CPU, fleet::BUCKET, kind);
+        add(format!("CPU to ship {}, to {kind}, s", fleet::BUCKET), Goal::AtMost(0.1), bucket);
+        let drains = results.ratio(fleet::DRAINS, &fleet::drain_case(kind), kind, fleet::ALONE);
+        add(format!("a drain while a backlog ships to {kind} / alone"), Goal::AtMost(1.2), drains);
+    }
+    let size = measured(fleet::SIZE, fleet::ROW, fleet::CLICKHOUSE);
+    add("a row in ClickHouse after merging, bytes".to_owned(), Goal::AtMost(6.0), size);
 }
 
 /// The bars of real tables and of this version against the previous one.

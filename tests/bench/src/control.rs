@@ -58,7 +58,7 @@ pub fn run(rounds: usize, results: &mut Results, progress: &Progress) -> Result<
     // The first attach creates the maps, which must not be part of the measurement.
     lab.run_ok(&["attach"])?;
     lab.run_ok(&["detach"])?;
-    let mut counters = AllCounters::open(&lab)?;
+    let mut counters = AllCounters::open(&lab, CONTAINERS, COLUMNS)?;
     counters.raise()?;
     let nft = Nft::new(&lab, &table)?;
 
@@ -87,20 +87,23 @@ fn push(results: &mut Results, case: &str, variant: &'static str, taken: Taken) 
 pub struct AllCounters {
     counters: PerCpuArray<MapData, ClassBlock>,
     cpus: usize,
+    blocks: u32,
     raised: u64,
 }
 
 impl AllCounters {
-    fn open(lab: &Lab) -> Result<Self> {
+    /// Those of the first containers, of so many columns each.
+    pub fn open(lab: &Lab, containers: u32, columns: u32) -> Result<Self> {
         let data = MapData::from_pin(lab.bpffs().join("maps/CLASS_COUNTERS"))?;
         let counters = Map::from_map_data(data)?.try_into()?;
-        Ok(Self { counters, cpus: nr_cpus().map_err(|(_, error)| error)?, raised: 0 })
+        let cpus = nr_cpus().map_err(|(_, error)| error)?;
+        Ok(Self { counters, cpus, blocks: containers * blocks_of(columns), raised: 0 })
     }
 
     /// Makes every counter grow by a different amount.
     pub fn raise(&mut self) -> Result<()> {
         self.raised += 1;
-        for index in 0..CONTAINERS * blocks_of(COLUMNS) {
+        for index in 0..self.blocks {
             let mut value =
                 ClassBlock { tallies: [[[Tally::default(); BLOCK_COLUMNS as usize]; DIRECTIONS]; FAMILIES] };
             for (number, tally) in (1..).zip(value.tallies.as_flattened_mut().as_flattened_mut()) {

@@ -128,16 +128,18 @@ pub fn run(
 
 /// The daemon's message about a drain.
 #[derive(Debug, PartialEq)]
-struct Drained {
-    milliseconds: f64,
+pub struct Drained {
+    /// How long it took.
+    pub milliseconds: f64,
     /// Rows of classes.
-    rows: u64,
+    pub rows: u64,
     /// Rows of drops.
     drops: u64,
 }
 
 impl Drained {
-    fn of(line: &str) -> Option<Self> {
+    /// `None` for another line of the log.
+    pub fn of(line: &str) -> Option<Self> {
         let (milliseconds, counts) = line.split_once("drained in ")?.1.split_once(" ms: ")?;
         let count = |of: &str| -> Option<u64> {
             let found = counts.split(", ").find_map(|count| count.strip_suffix(of))?;

@@ -20,7 +20,7 @@ use traffic_tests::{
 };
 
 use crate::{
-    process::{Taken, timed_ending},
+    process::{Taken, cpu, timed_ending},
     progress::Progress,
     results::Results,
 };
@@ -89,15 +89,6 @@ fn push(results: &mut Results, case: &str, taken: Taken) {
 /// Whether a record is of a container. Its name ends with a zero byte.
 fn is_of(record: &InterfaceRecord, id: &str) -> bool {
     record.ifindex != 0 && record.container.split(|&byte| byte == 0).next() == Some(id.as_bytes())
-}
-
-/// The CPU time of a process in seconds.
-fn cpu(process: u32) -> Result<f64> {
-    let text = fs::read_to_string(format!("/proc/{process}/stat")).context("the process has ended")?;
-    let after_name = text.rsplit_once(") ").context("no name in the statistics of a process")?.1;
-    let field = |at: usize| after_name.split(' ').nth(at).and_then(|ticks| ticks.parse::<f64>().ok());
-    // User and system time, in ticks of which a second has 100.
-    Ok((field(11).unwrap_or_default() + field(12).unwrap_or_default()) / 100.0)
 }
 
 /// Containers with numbers of a range. They end with this value.

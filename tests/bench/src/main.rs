@@ -7,6 +7,7 @@
 //! - [`quotas`]: from the crossing of a threshold to the action.
 //! - [`hosts`]: whose interface is whose, with 1,000 containers.
 //! - [`web`]: the web page, the API and the metrics.
+//! - [`fleet`]: many nodes and one store.
 //! - [`results`], [`statistics`], [`bars`], [`report`], [`chart`]: evaluation of the figures.
 //! - [`real`]: this version beside the previous one, on real tables.
 //! - [`table`], [`geo`], [`random`]: class tables and peers.
@@ -15,6 +16,7 @@ mod bars;
 mod chart;
 mod control;
 mod drains;
+mod fleet;
 mod geo;
 mod hosts;
 mod packets;
@@ -45,7 +47,7 @@ use self::{progress::Progress, results::Results};
 /// Measures the cost of trafctl. Run it as `cargo xtask bench`.
 #[derive(Debug, Parser)]
 struct Options {
-    /// Parts to run; may be repeated [default: all but web]
+    /// Parts to run; may be repeated [default: all but web and fleet]
     #[arg(long = "part", value_enum)]
     parts: Vec<Part>,
     /// Rounds of each measurement [default: 9, with --quick 3]
@@ -69,6 +71,12 @@ struct Options {
     /// The ledger of part `web`
     #[arg(long, value_name = "FILE")]
     ledger: Option<PathBuf>,
+    /// The state directory with the backlog of part `fleet`; made if it is missing
+    #[arg(long, value_name = "DIRECTORY")]
+    backlog: Option<PathBuf>,
+    /// How much part `fleet` measures [default: full, with --quick quick]
+    #[arg(long, value_enum)]
+    scale: Option<fleet::Scale>,
     /// Packets in each sample of part `program`
     #[arg(long)]
     repeat: Option<u32>,
@@ -83,6 +91,7 @@ enum Part {
     Quotas,
     Hosts,
     Web,
+    Fleet,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -135,6 +144,12 @@ fn run(options: &Options) -> Result<bool> {
     if options.parts.contains(&Part::Web) {
         let ledger = options.ledger.as_deref().context("part web needs --ledger")?;
         web::run(ledger, rounds, &mut results, &progress).context("part web")?;
+    }
+    // As well: it takes half an hour and much room.
+    if options.parts.contains(&Part::Fleet) {
+        let usual = if options.quick { fleet::Scale::Quick } else { fleet::Scale::Full };
+        let scale = (options.scale.unwrap_or(usual), rounds);
+        fleet::run(scale, options.backlog.as_deref(), &mut results, &progress).context("part fleet")?;
     }
     drop(progress);
 
