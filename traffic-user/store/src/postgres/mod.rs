@@ -1,12 +1,10 @@
 //! The store in PostgreSQL.
 //!
-//! - `target`: URLs and passwords.
-//! - `tls`: encryption.
+//! - `target`: URLs and passwords. `tls`: encryption.
 //! - `schema`: tables, functions and roles, with `views.sql`.
 //! - `setup`, `migrate`: creates, checks and updates them.
 //! - `read`: reports.
-//! - `nodes`: how far each node is.
-//! - `tenants`: who has which container.
+//! - `nodes`: how far each node is. `tenants`: who has which container.
 //!
 //! Here is the connection. Every call has an end: a server that does not answer is away.
 
