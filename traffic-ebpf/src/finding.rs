@@ -1,4 +1,5 @@
-//! The maps by which a packet's container and class are found. Both programs read them.
+//! The maps by which a packet's container and class are found. The classifiers and the drop program read them. By
+//! which entry an interface is known is in `interfaces.rs`.
 //!
 //! As in `maps.rs`, each comment states key, value, writer, reader, and what happens when the map is full.
 
@@ -6,25 +7,9 @@ use aya_ebpf::{
     btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie},
     macros::btf_map,
 };
-use traffic_common::{
-    ARRAY_WORDS, ARRAYS_PER_TABLE, ContainerRecord, Control, INTERFACE_INDEX_ENTRIES, InterfaceEntry,
-};
+use traffic_common::{ARRAY_WORDS, ARRAYS_PER_TABLE, ContainerRecord, Control};
 
 // Finding the container.
-
-/// The interface entries of all but very high indexes.
-///
-/// Key: ifindex below [`INTERFACE_INDEX_ENTRIES`]; value: entry, or zeros without one. Writer: userspace,
-/// before it attaches. Reader: program. Full: impossible, since every such index has an element.
-#[btf_map]
-pub static INTERFACE_BY_INDEX: Array<InterfaceEntry, { INTERFACE_INDEX_ENTRIES as usize }> = Array::new();
-
-/// The interface entries of higher indexes, on a node that has had very many interfaces.
-///
-/// Key: ifindex; value: entry. Writer: userspace, before it attaches. Reader: program. Full: attach is
-/// refused.
-#[btf_map]
-pub static INTERFACE_BY_HIGH_INDEX: HashMap<u32, InterfaceEntry, 4096> = HashMap::new();
 
 /// Local IPv4 addresses on shared interfaces, and those of containers' devices on an uplink.
 ///
@@ -73,14 +58,3 @@ pub static CLASS_CONTROL: Array<Control, 1> = Array::new();
 /// generation. Full: a container without a slot is counted as the fault `ContainerTableFull`.
 #[btf_map]
 pub static CONTAINERS: Array<ContainerRecord, 1> = Array::new();
-
-/// What userspace has written for an interface. `None` or zeros if nothing.
-#[inline(always)]
-pub fn entry_of(ifindex: u32) -> Option<&'static InterfaceEntry> {
-    if ifindex < INTERFACE_INDEX_ENTRIES {
-        INTERFACE_BY_INDEX.get(ifindex)
-    } else {
-        // SAFETY: the value is only read. An update replaces the whole element, so there are no torn reads.
-        unsafe { INTERFACE_BY_HIGH_INDEX.get(&ifindex) }
-    }
-}

@@ -56,6 +56,7 @@ mod count;
 mod finding;
 mod gso;
 mod headers;
+mod interfaces;
 mod maps;
 mod no_container;
 mod parse;

@@ -16,7 +16,7 @@ use traffic_common::{
     InterfaceEntry, InterfaceRecord, Meta, gso::SkbLayout, interface_flags,
 };
 
-pub use crate::finding::*;
+pub use crate::{finding::*, interfaces::*};
 
 /// What the loader knows of the running kernel. Read-only data, frozen before load.
 #[unsafe(no_mangle)]

@@ -1,5 +1,5 @@
 //! Compiles the kernel programs into `OUT_DIR`: the classifiers into `trafctl-ebpf`, the drop program into
-//! `trafctl-drops`. Shared by the build scripts of traffic-user and
+//! `trafctl-drops`, the path programs into `trafctl-paths`. Shared by the build scripts of traffic-user and
 //! the benchmark.
 //!
 //! This needs bpf-linker and a compiler with `core` for BPF, which rustup's stable toolchains lack. There are
@@ -62,7 +62,7 @@ fn compile(root: &Path, features: &[&str]) -> Result<()> {
         // for the whole script, because aya-build starts the compiler, and because it decides aya-build
         // against building `core`.
         if let Toolchain::Custom(_) = toolchain {
-            env::set_var("RUSTC_BOOTSTRAP", "aya_ebpf,trafctl_ebpf,trafctl_drops");
+            env::set_var("RUSTC_BOOTSTRAP", "aya_ebpf,trafctl_ebpf,trafctl_drops,trafctl_paths");
         }
         // aya-build forwards all of cargo's messages as warnings, which cargo repeats on every build. The
         // compiler's own messages still appear.
@@ -76,7 +76,7 @@ fn compile(root: &Path, features: &[&str]) -> Result<()> {
     aya_build::build_ebpf([package], toolchain)
         .map_err(|error| anyhow!("cannot build the kernel program (traffic-ebpf): {error:#}"))?;
     let directory = env::var_os("OUT_DIR").ok_or_else(|| anyhow!("cargo did not set OUT_DIR"))?;
-    for object in ["trafctl-ebpf", "trafctl-drops"] {
+    for object in ["trafctl-ebpf", "trafctl-drops", "trafctl-paths"] {
         object_file::rewrite(&Path::new(&directory).join(object), root)?;
     }
     Ok(())

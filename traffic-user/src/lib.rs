@@ -20,6 +20,7 @@
 //! | [`api`] | metrics, JSON and the web page over HTTP |
 //! | [`vz`] | Virtuozzo's commands: their options and output |
 //! | [`compare`] | comparing another accounting of the node with ours |
+//! | [`reconcile`] | comparing what containers sent and received with what the uplinks carried |
 //! | [`statement`] | signed statements of closed months, from the ledger |
 //! | [`privileges`] | the capabilities that a command needs |
 //! | [`files`] | opening and reading files that others put there |
@@ -50,6 +51,7 @@ pub mod platform;
 pub mod privileges;
 pub mod queries;
 pub mod quota_actions;
+pub mod reconcile;
 pub mod render;
 pub mod shipping;
 pub mod state_file;

@@ -28,6 +28,10 @@ const NOT_RUN: &[(&str, &str)] = &[
         "systemctl enable --now trafctl-quota",
         "the node here has another unit; `tests/tests/quotas/main.rs` starts this one",
     ),
+    (
+        "trafctl reconcile",
+        "needs an uplink, and traffic while it measures; `tests/tests/reconcile.rs` compares each figure",
+    ),
     ("capinfos", "is in Wireshark's package, which nothing else needs"),
 ];
 

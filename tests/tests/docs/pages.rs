@@ -17,7 +17,7 @@ use crate::shell::Shell;
 const PREVIEW: &str = "repeat the command with --yes to ";
 
 /// The pages with commands. Each has a test below.
-const PAGES: [&str; 17] = [
+const PAGES: [&str; 18] = [
     "README.md",
     "docs/api.md",
     "docs/billing.md",
@@ -32,6 +32,7 @@ const PAGES: [&str; 17] = [
     "docs/performance.md",
     "docs/proof.md",
     "docs/quotas.md",
+    "docs/reconcile.md",
     "docs/statement.md",
     "docs/store.md",
     "docs/why-figures-differ.md",
@@ -202,6 +203,11 @@ fn proof() -> Result<()> {
 #[test]
 fn quotas() -> Result<()> {
     works("docs/quotas.md", Begin { history: true, ..Begin::default() })
+}
+
+#[test]
+fn reconcile() -> Result<()> {
+    works("docs/reconcile.md", Begin::default())
 }
 
 #[test]

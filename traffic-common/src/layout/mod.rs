@@ -7,18 +7,21 @@
 //! - `class_table`: the lines of a class table, which lead to a class.
 //! - `counters`: what the program adds to.
 //! - `drops`: what the drop program adds to, a set of its own.
+//! - `paths`: which way packets took, not pinned.
 //! - `records`: owners of slots, and the description of the set.
 
 mod class_table;
 mod counters;
 mod drops;
 mod entries;
+mod paths;
 mod records;
 
 pub use class_table::*;
 pub use counters::*;
 pub use drops::*;
 pub use entries::*;
+pub use paths::*;
 pub use records::*;
 
 /// Version of everything in this module. Kept in [`Meta::layout_version`]. Maps of an older version from
@@ -43,6 +46,7 @@ mod pod {
     use super::{
         ClassBlock, ClassCounters, ContainerRecord, Control, DropControl, DropKey, DropLayout, DropReasons,
         FaultCounters, InterfaceCounters, InterfaceEntry, InterfaceRecord, InterfaceRecordV2, Meta,
+        PathControl, PathKey, PathTally,
     };
 
     // SAFETY (all of them): `repr(C)`, every field an integer or an array of integers, no padding (the
@@ -69,6 +73,9 @@ mod pod {
         DropControl,
         DropLayout,
         DropReasons,
+        PathControl,
+        PathKey,
+        PathTally,
         crate::Tally
     );
 }

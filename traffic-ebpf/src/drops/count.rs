@@ -1,10 +1,9 @@
 //! Adds a drop to its counter.
 
-use core::arch::asm;
-
 use traffic_common::{DropFault, DropKey, Family, Tally, drop_kind};
 
 use crate::{
+    atomic::add,
     class_table,
     finding::CONTAINERS,
     maps::{DROP_COUNTERS, DROP_FAULT_COUNTERS},
@@ -13,17 +12,6 @@ use crate::{
 
 /// `BPF_NOEXIST`
 const ONLY_NEW: u64 = 1;
-
-/// Adds packets and bytes to a counter that other CPUs, and interrupts on this one, add to as well.
-#[inline(always)]
-fn add(counter: *mut Tally, amount: &Tally) {
-    // The target has no atomic types in `core`, but the instruction exists in every kernel.
-    // SAFETY: adds to two aligned u64 of a map's value.
-    unsafe {
-        asm!("lock *(u64 *)({at} + 0) += {amount}", at = in(reg) counter, amount = in(reg) amount.packets);
-        asm!("lock *(u64 *)({at} + 8) += {amount}", at = in(reg) counter, amount = in(reg) amount.bytes);
-    }
-}
 
 /// Adds a drop that is in no counter of a container.
 #[inline(never)]

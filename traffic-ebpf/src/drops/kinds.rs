@@ -9,7 +9,10 @@ use core::mem::MaybeUninit;
 use aya_ebpf::helpers::generated::bpf_snprintf;
 use traffic_common::{CORE_REASONS, DropGroup, QDISC_REASONS, drop_kind, drop_places};
 
-use crate::maps::{DROP_PLACES, DROP_REASONS, PLACE_FORMAT, of_kernel};
+use crate::{
+    kernel_layout::of_kernel,
+    maps::{DROP_PLACES, DROP_REASONS, PLACE_FORMAT},
+};
 
 /// The kind where the kernel states no reasons.
 pub const WITHOUT_REASON: u8 = drop_kind::UNSPECIFIED | DropGroup::Other as u8;

@@ -31,14 +31,22 @@
 // For one instruction, an atomic addition. The build enables it on any toolchain.
 #![feature(asm_experimental_arch)]
 
+#[path = "../atomic.rs"]
+mod atomic;
 #[path = "../class_table.rs"]
 mod class_table;
 mod count;
 #[path = "../finding.rs"]
 mod finding;
+#[path = "../frame.rs"]
+#[expect(dead_code, reason = "the path programs read packets at other places")]
 mod frame;
 #[path = "../headers.rs"]
 mod headers;
+#[path = "../interfaces.rs"]
+mod interfaces;
+#[path = "../kernel_layout.rs"]
+mod kernel_layout;
 mod kinds;
 mod maps;
 #[path = "../segments.rs"]
@@ -46,9 +54,9 @@ mod segments;
 mod sides;
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
-use traffic_common::drop_kind;
+use traffic_common::{DropFault, drop_kind};
 
-use crate::{frame::Frame, maps::of_kernel, segments::forgotten, sides::Addresses};
+use crate::{frame::Frame, kernel_layout::of_kernel, segments::forgotten, sides::Addresses};
 
 /// On `kfree_skb(skb, location, reason, ...)`.
 #[btf_tracepoint(function = "kfree_skb")]
@@ -90,7 +98,10 @@ fn dropped(ctx: &BtfTracePointContext) -> Option<()> {
         return None;
     }
     let layer_3 = frame.layer_3();
-    let tally = frame.on_wire(layer_3);
+    let (tally, is_estimated) = frame.on_wire(layer_3);
+    if is_estimated {
+        count::fault(DropFault::Estimated, &tally);
+    }
     let addresses = match Addresses::read(&frame, layer_3) {
         Ok(addresses) => addresses,
         Err(named) => {

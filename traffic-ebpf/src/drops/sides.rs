@@ -9,9 +9,10 @@ use traffic_common::{
 
 use crate::{
     class_table::{slot_in, slot_of},
-    finding::{ADDRESSES_V4, ADDRESSES_V6, NODE_ADDRESSES, entry_of},
+    finding::{ADDRESSES_V4, ADDRESSES_V6, NODE_ADDRESSES},
     frame::Frame,
     headers::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV4_HEADER_LEN, Ipv4Header},
+    interfaces::entry_of,
     segments::{Buffer as _, forgotten},
 };
 

@@ -35,6 +35,7 @@ mod output;
 mod picture;
 mod progress;
 mod quota;
+mod reconcile;
 mod report;
 mod run;
 mod screen;
@@ -114,6 +115,7 @@ enum Command {
     Ledger(ledger::Options),
     Container(container::Options),
     Compare(compare::Options),
+    Reconcile(reconcile::Options),
     Export(export::Options),
     Ship(ship::Options),
     Store(store::Options),
@@ -187,6 +189,7 @@ impl Cli {
             Command::Ledger(options) => ledger::run(&global, &options),
             Command::Container(options) => container::run(&global, &options).await,
             Command::Compare(options) => compare::run(&global, &options),
+            Command::Reconcile(options) => reconcile::run(&global, &options).await,
             Command::Export(options) => export::run(&global, &options),
             Command::Ship(options) => ship::run(&global, &options).await,
             Command::Store(options) => store::run(&global, &options).await,

@@ -12,10 +12,12 @@
 //! | [`memory`] | whether there is enough memory for the maps |
 //! | [`expedite`] | short grace periods while hooks are changed |
 //! | [`entries`] | into which slots the program counts the packets of an interface |
+//! | [`paths`] | which way packets take, while somebody measures |
 //! | [`records`] | the fields of a slot's record |
 //! | [`tables`] | class tables and addresses in the kernel |
 //! | [`hooks`] | the TC hooks of an interface |
 //! | [`counters`] | reading all counters |
+//! | `verdict` | why the kernel refused a program |
 //! | [`sys`] | the system calls that aya does not offer; all unsafe code of this folder |
 
 pub mod bpffs;
@@ -29,7 +31,9 @@ pub mod hooks;
 pub mod load;
 pub mod maps;
 pub mod memory;
+pub mod paths;
 pub mod records;
 pub mod skb_layout;
 pub mod sys;
 pub mod tables;
+mod verdict;

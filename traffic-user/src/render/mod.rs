@@ -20,6 +20,7 @@ pub mod quota;
 pub mod quota_alerts;
 pub mod quota_crossings;
 pub mod quota_forecasts;
+pub mod reconcile;
 pub mod screen;
 pub mod statement;
 pub mod status;

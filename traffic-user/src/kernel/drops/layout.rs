@@ -18,7 +18,7 @@ const OWN_NAMESPACE: &str = "/proc/self/ns/net";
 ///
 /// # Errors
 /// When the kernel has no BTF, or lacks a structure or member.
-pub(super) fn of_running_kernel() -> anyhow::Result<(DropLayout, DropReasons)> {
+pub(in crate::kernel) fn of_running_kernel() -> anyhow::Result<(DropLayout, DropReasons)> {
     let data = fs::read(VMLINUX).map_err(LayoutError::Read)?;
     let (layout, reasons) = parse(&data)?;
     Ok((DropLayout { namespace_inode: namespace_inode()?, ..layout }, reasons))

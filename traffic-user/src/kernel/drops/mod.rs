@@ -19,7 +19,7 @@
 //! | `link-NUMBER` | the attachment of the program with this number |
 //! | `refused` | a symbolic link that holds the reason why no program could be loaded |
 
-mod layout;
+pub(in crate::kernel) mod layout;
 mod loading;
 mod program;
 mod read;

@@ -23,6 +23,7 @@ use crate::{
         load::{Held, map_id},
         maps::Elements,
         memory,
+        verdict::verdict,
     },
     time,
 };
@@ -243,17 +244,10 @@ fn find(object: &mut Ebpf) -> anyhow::Result<&mut BtfTracePoint> {
 
 /// Why the kernel refused the program, in one line: the verifier's log has hundreds.
 fn refused(error: &ProgramError) -> anyhow::Error {
-    let ProgramError::LoadError { io_error, verifier_log } = error else {
-        return anyhow::anyhow!("the kernel refused the drop program: {error}");
+    let reason = verdict(DROP_PROGRAM, error);
+    let ProgramError::LoadError { io_error, .. } = error else {
+        return anyhow::anyhow!("the kernel refused the drop program: {reason}");
     };
-    let log = verifier_log.to_string();
-    tracing::debug!("the verifier's log of {DROP_PROGRAM}: {log}");
-    let statistics = ["processed ", "verification time", "stack depth"];
-    let line = log
-        .lines()
-        .rev()
-        .find(|line| !line.trim().is_empty() && !statistics.iter().any(|of| line.starts_with(of)));
-    let reason = format!("{} ({io_error})", line.unwrap_or("no reason stated"));
     match io_error.raw_os_error() {
         Some(libc::ENOMEM | libc::EAGAIN | libc::EINTR) => {
             anyhow::anyhow!("the kernel refused the drop program: {reason}")

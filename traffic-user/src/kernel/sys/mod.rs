@@ -5,6 +5,7 @@
 //! | this one | the system call itself, and the number of possible CPUs |
 //! | `batch` | reading and writing many map elements at once |
 //! | `nested` | the maps in a map of maps |
+//! | [`netfilter`] | programs on netfilter's hooks |
 //! | `objects` | what the kernel says about a BPF object |
 //! | [`pins`] | pins of any object |
 //! | [`tcx`] | TCX links by interface index, and the programs on a TCX hook |
@@ -14,6 +15,7 @@
 
 mod batch;
 mod nested;
+pub mod netfilter;
 mod objects;
 pub mod pins;
 pub mod tcx;

@@ -1,4 +1,4 @@
-//! A dropped packet, as far as it is read.
+//! A packet of a tracepoint, as far as it is read: one that was dropped, or one on its way.
 //!
 //! The verifier knows the type of the tracepoint's argument, so most fields are plain loads. Their offsets come
 //! from the running kernel's BTF. What lies behind untyped pointers is read by a helper.
@@ -6,12 +6,11 @@
 use core::mem::MaybeUninit;
 
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
-use traffic_common::{DropFault, Tally, drop_kind, wire};
+use traffic_common::{Tally, drop_kind, wire};
 
 use crate::{
-    count,
     headers::{MAX_VLAN_TAGS, VLAN_TAG_LEN, is_vlan},
-    maps::of_kernel,
+    kernel_layout::of_kernel,
     segments::{Buffer, forgotten, super_packet, unpack},
 };
 
@@ -30,7 +29,7 @@ const SHORTEST: u32 = 20;
 /// What a device may add to a packet after its length was noted: two VLAN tags.
 const ADDED: u32 = 8;
 
-/// A dropped packet.
+/// A packet.
 pub struct Frame {
     /// The typed `sk_buff`.
     skb: *const u8,
@@ -43,7 +42,7 @@ pub struct Frame {
     /// Bytes in front of the network header that the packet has at this moment.
     in_front: u32,
     /// Bytes of all of the buffer.
-    skb_len: u32,
+    pub skb_len: u32,
     /// Address of the `skb_shared_info`.
     shared: u64,
     /// Bytes of a super-packet's segments, or 0.
@@ -76,11 +75,28 @@ fn read<T: Copy>(address: u64) -> Option<T> {
     }
 }
 
+/// The address of the device that a packet is at.
+#[inline(always)]
+pub fn device_address(skb: *const u8) -> u64 {
+    field::<*const u8>(skb, of_kernel!(skb_dev)) as u64
+}
+
 impl Frame {
     /// Reads a packet. `None` for one of another network namespace, and for one that reached the transport layer:
     /// it was delivered to the node itself.
     #[inline(always)]
     pub fn read(skb: *const u8) -> Option<Self> {
+        Self::read_from(skb, false)
+    }
+
+    /// The same where a packet has just come in: its data begins at layer 3, and that is not yet noted.
+    #[inline(always)]
+    pub fn received(skb: *const u8) -> Option<Self> {
+        Self::read_from(skb, true)
+    }
+
+    #[inline(always)]
+    fn read_from(skb: *const u8, is_at_layer_3: bool) -> Option<Self> {
         let device: *const u8 = field(skb, of_kernel!(skb_dev));
         if device.is_null() {
             return None;
@@ -91,7 +107,12 @@ impl Frame {
         }
         let head: u64 = field(skb, of_kernel!(skb_head));
         let data: u64 = field(skb, of_kernel!(skb_data));
-        let network: u16 = field(skb, of_kernel!(skb_network_header));
+        #[expect(clippy::cast_possible_truncation, reason = "a distance within one buffer")]
+        let network: u16 = if is_at_layer_3 {
+            data.wrapping_sub(head) as u16
+        } else {
+            field(skb, of_kernel!(skb_network_header))
+        };
         let skb_len: u32 = field(skb, of_kernel!(skb_len));
         let data_len: u32 = field(skb, of_kernel!(skb_data_len));
         let end: u32 = field(skb, of_kernel!(skb_end));
@@ -183,17 +204,13 @@ impl Frame {
         self.len.saturating_sub(offset)
     }
 
-    /// Packets and layer-3 bytes on the wire, with what [`Self::layer_3`] returned.
+    /// Packets and layer-3 bytes on the wire, with what [`Self::layer_3`] returned, and whether they are estimated.
     #[inline(always)]
-    pub fn on_wire(&self, (offset, ethertype): (u32, u32)) -> Tally {
+    pub fn on_wire(&self, (offset, ethertype): (u32, u32)) -> (Tally, bool) {
         if self.gso_size == 0 {
-            return wire::unsegmented(self.len_behind(offset));
+            return (wire::unsegmented(self.len_behind(offset)), false);
         }
-        let (tally, is_estimated) = unpack(super_packet(self, offset, ethertype));
-        if is_estimated {
-            count::fault(DropFault::Estimated, &tally);
-        }
-        tally
+        unpack(super_packet(self, offset, ethertype))
     }
 
     /// Position of a header behind the network header, from the field at this offset.
