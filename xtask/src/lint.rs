@@ -91,7 +91,7 @@ fn clippy_on_kernel_program() -> Command {
         .arg("--target-dir")
         .arg(workspace().join("target/kernel-lint"))
         // aya-ebpf uses unstable features, which a stable compiler allows for crates named here.
-        .env("RUSTC_BOOTSTRAP", "aya_ebpf,trafctl_ebpf,trafctl_drops")
+        .env("RUSTC_BOOTSTRAP", "aya_ebpf,trafctl_ebpf,trafctl_drops,trafctl_paths")
         .args(["--", "--deny", "warnings"])
         .args(UNFIT_FOR_KERNEL);
     command

@@ -25,8 +25,8 @@ const LONGEST: Duration = Duration::from_secs(24 * 3600);
 ///
 /// Follows the packets through the node for a while, with programs that are loaded for this time only, and shows where
 /// what containers sent went (an uplink, another container, the node, a tunnel, dropped), where what they received
-/// came from, and who else used the uplinks. `difference` is what no figure explains. The uplinks are those under
-/// [node]. Ctrl-C ends the measurement early and shows it. Status 1 if it is incomplete.
+/// came from, and who else used the uplinks. `difference` is what no figure explains. The uplinks are those of
+/// the configuration. Ctrl-C ends the measurement early and shows it. Status 1 if it is incomplete.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     trafctl reconcile\n  \
