@@ -75,6 +75,13 @@ fn read<T: Copy>(address: u64) -> Option<T> {
     }
 }
 
+/// Whether a device is in the network namespace whose packets are looked at.
+#[inline(always)]
+pub fn is_here(device: *const u8) -> bool {
+    let net: *const u8 = field(device, of_kernel!(net_device_net));
+    field::<u32>(net, of_kernel!(net_inum)) == of_kernel!(namespace_inode)
+}
+
 /// The address of the device that a packet is at.
 #[inline(always)]
 pub fn device_address(skb: *const u8) -> u64 {
@@ -98,11 +105,7 @@ impl Frame {
     #[inline(always)]
     fn read_from(skb: *const u8, is_at_layer_3: bool) -> Option<Self> {
         let device: *const u8 = field(skb, of_kernel!(skb_dev));
-        if device.is_null() {
-            return None;
-        }
-        let net: *const u8 = field(device, of_kernel!(net_device_net));
-        if field::<u32>(net, of_kernel!(net_inum)) != of_kernel!(namespace_inode) {
+        if device.is_null() || !is_here(device) {
             return None;
         }
         let head: u64 = field(skb, of_kernel!(skb_head));

@@ -36,6 +36,17 @@ pub const PATH_HIDDEN: u32 = u32::MAX - 1;
 /// its copies is counted apart.
 pub const PATH_TO_MANY: u32 = u32::MAX - 2;
 
+/// Bits of [`PathKey::flags`].
+pub mod path_flags {
+    /// IP, and not anything else.
+    pub const IP: u32 = 1;
+    /// To a broadcast or multicast address, of the link layer or of IP.
+    pub const TO_MANY: u32 = 2;
+    /// The sending device refused the packet, as when the queue at its other end is full, and the drop program does not
+    /// see it: it is in another network namespace by then.
+    pub const REFUSED: u32 = 4;
+}
+
 /// A way through the node. Copied in words of eight bytes, which the verifier wants aligned on the stack.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C, align(8))]
@@ -44,15 +55,10 @@ pub struct PathKey {
     pub from: u32,
     /// Index of the interface that sent it, or one of the constants.
     pub to: u32,
-    /// 1 for IP, 0 for anything else.
-    pub is_ip: u8,
-    /// 1 for a packet that went to many: broadcast and multicast of the link layer.
-    pub is_to_many: u8,
-    /// 1 for a packet that the sending device refused, as when the queue at its other end is full, and that the drop
-    /// program does not see: it is in another network namespace by then.
-    pub is_refused: u8,
+    /// Bits of [`path_flags`].
+    pub flags: u32,
     /// Always 0.
-    pub reserved: [u8; 5],
+    pub reserved: u32,
 }
 
 /// What took a way. Added to atomically.
@@ -71,7 +77,7 @@ pub struct PathTally {
 pub struct PathControl {
     /// 1 while they do.
     pub is_active: u32,
-    /// Ways that found no room in the table.
+    /// Packets that found no room in a table, or whose way was not seen from its beginning.
     pub lost: u32,
 }
 
@@ -80,3 +86,10 @@ const _: () = {
     assert!(size_of::<PathTally>() == 32);
     assert!(size_of::<PathControl>() == 8);
 };
+
+impl PathKey {
+    /// Whether all of these flags are set.
+    pub const fn has(&self, flags: u32) -> bool {
+        self.flags & flags == flags
+    }
+}

@@ -10,7 +10,7 @@
 //!   device refused. Both come behind the queueing disciplines: what a shaper drops is in neither.
 //! - **Delivered to the node.** Netfilter's last input hook, or where programs cannot be there, the functions behind
 //!   it. Fragments are one packet by then.
-//! - **Behind a bridge**, `skb_iif` names the bridge. [`trafctl_received`] notes by which port a packet came there.
+//! - **Behind a bridge or in a VRF**, `skb_iif` names these. [`trafctl_received`] notes where a packet came in first.
 //!   Pieces that the node cuts from a super-packet have other buffers, and come from the bridge.
 //! - **To many.** One packet becomes many, or none. What containers send to broadcast and multicast addresses is
 //!   counted where it comes in, and kept apart everywhere else.
@@ -46,16 +46,22 @@ use aya_ebpf::{
 };
 use traffic_common::{
     PATH_CONTAINERS, PATH_HIDDEN, PATH_NODE, PATH_TO_MANY, PathKey, PathTally, Tally, interface_flags,
+    path_flags,
 };
 
 use crate::{
-    frame::{Frame, device_address},
+    frame::{Frame, device_address, is_here},
     headers::{ETHERTYPE_IPV4, ETHERTYPE_IPV6},
     interfaces::entry_of,
-    maps::{CAME_THROUGH, HANDED_OVER, Handed, PATH_CONTROL, PATHS, PLACES},
-    segments::forgotten,
+    maps::{
+        CAME_THROUGH, GIVEN_BACK, HANDED_OVER, Handed, PATH_CONTROL, PATHS, PLACES, SENT_AGAIN, SHOWN_AS,
+    },
+    segments::{Buffer as _, forgotten},
 };
 
+/// Offsets of the destination in the headers.
+const IPV4_DESTINATION: u32 = 16;
+const IPV6_DESTINATION: u32 = 24;
 /// `NETDEV_TX_BUSY`
 const BUSY: u64 = 0x10;
 /// `NET_XMIT_CN`: the packet was taken, and others wait.
@@ -68,28 +74,54 @@ const ONLY_NEW: u64 = 1;
 /// On `net_dev_start_xmit(skb, dev)`.
 #[btf_tracepoint(function = "net_dev_start_xmit")]
 fn trafctl_begin(ctx: BtfTracePointContext) -> i32 {
-    if is_active()
-        && let Some(frame) = Frame::read(ctx.arg(0))
-    {
-        let is_sent_again = frame.came_from == frame.device;
-        let from = if is_sent_again { PATH_HIDDEN } else { origin(ctx.arg(0), &frame) };
-        let handed = described(&frame, from, end_of(frame.device));
-        note(Handed { buffer: ctx.arg(0), device: ctx.arg(1), ..handed });
+    if is_active() {
+        begin(&ctx);
     }
     0
+}
+
+#[inline(always)]
+fn begin(ctx: &BtfTracePointContext) -> Option<()> {
+    let (buffer, device) = (ctx.arg::<u64>(0), ctx.arg::<u64>(1));
+    // SAFETY: copied at once.
+    if let Some(handed) = unsafe { GIVEN_BACK.get(buffer) }.copied() {
+        let _gone = GIVEN_BACK.remove(buffer);
+        if handed.device == device {
+            note(handed);
+            return None;
+        }
+    }
+    let frame = Frame::read(ctx.arg(0))?;
+    if flags_of(frame.device) & interface_flags::REPEATER != 0 {
+        let _evicts = SENT_AGAIN.insert(buffer, 0, 0);
+    }
+    let from = if frame.came_from == frame.device && SENT_AGAIN.remove(buffer).is_ok() {
+        PATH_HIDDEN
+    } else {
+        origin(ctx.arg(0), &frame)
+    };
+    note(Handed { buffer, device, ..described(&frame, from, end_of(frame.device)) });
+    None
 }
 
 /// On `net_dev_xmit(skb, rc, dev, len)`. The buffer may be gone: only its address is used.
 #[btf_tracepoint(function = "net_dev_xmit")]
 fn trafctl_sent(ctx: BtfTracePointContext) -> i32 {
-    if let Some(mut handed) = take(ctx.arg(0), ctx.arg(2)) {
+    let (buffer, device) = (ctx.arg::<u64>(0), ctx.arg::<u64>(2));
+    if let Some(mut handed) = take(buffer, device) {
         #[expect(clippy::cast_possible_truncation, reason = "a C int in a wider field")]
         let answer = u64::from(ctx.arg::<u64>(1) as u32);
-        handed.key.is_refused = u8::from(answer != 0 && answer != CONGESTED);
-        // A busy device is asked again. What was dropped at the device is in the drop counters.
-        if answer != BUSY && (handed.key.is_refused == 0 || handed.is_dropped == 0) {
+        if answer == BUSY {
+            let _evicts = GIVEN_BACK.insert(buffer, handed, 0);
+        } else if handed.is_dropped == 0 {
+            // What was dropped at the device is in the drop counters, whatever it answered.
+            if answer != 0 && answer != CONGESTED {
+                handed.key.flags |= path_flags::REFUSED;
+            }
             count(&handed);
         }
+    } else if is_active() && is_here(ctx.arg(2)) {
+        lost();
     }
     0
 }
@@ -179,12 +211,16 @@ fn trafctl_received(ctx: BtfTracePointContext) -> i32 {
         && let Some(frame) = Frame::received(ctx.arg(0))
     {
         let from = end_of(frame.device);
-        if frame.came_from != 0 && frame.came_from != frame.device {
-            let port = [frame.device, end_of(frame.came_from)];
-            let _evicts = CAME_THROUGH.insert(ctx.arg::<u64>(0), port, 0);
+        let shown = shown_as(frame.device);
+        let first = if frame.came_from == 0 { frame.device } else { frame.came_from };
+        if shown != first {
+            let _evicts = CAME_THROUGH.insert(ctx.arg::<u64>(0), [shown, end_of(first)], 0);
         }
-        if from == PATH_CONTAINERS && frame.is_multicast() {
-            count(&described(&frame, from, PATH_TO_MANY));
+        if from == PATH_CONTAINERS {
+            let described = described(&frame, from, PATH_TO_MANY);
+            if described.key.has(path_flags::TO_MANY) {
+                count(&described);
+            }
         }
     }
     0
@@ -200,15 +236,24 @@ fn delivered(skb: *const u8) {
     }
 }
 
-/// Where a packet came in. An entry of a buffer that is long gone has another bridge, or was overwritten when the
-/// packet of now came to its bridge.
+/// Where a packet came in. An entry of a buffer that is long gone shows another interface, or was overwritten when the
+/// packet of now came in.
 #[inline(always)]
 fn origin(skb: *const u8, frame: &Frame) -> u32 {
     // SAFETY: copied at once.
     match unsafe { CAME_THROUGH.get(skb as u64) }.copied() {
-        Some([bridge, port]) if bridge == frame.came_from => forgotten(port),
+        Some([shown, end]) if shown == frame.came_from || shown == shown_as(frame.came_from) => {
+            forgotten(end)
+        }
         _ => end_of(frame.came_from),
     }
+}
+
+/// The interface under which the kernel shows what comes in on this one.
+#[inline(always)]
+fn shown_as(interface: u32) -> u32 {
+    // SAFETY: copied at once.
+    forgotten(unsafe { SHOWN_AS.get(interface) }.copied().unwrap_or(interface))
 }
 
 /// A packet, by its way and size.
@@ -216,24 +261,41 @@ fn origin(skb: *const u8, frame: &Frame) -> u32 {
 fn described(frame: &Frame, from: u32, to: u32) -> Handed {
     let layer_3 = frame.layer_3();
     let (on_wire, _) = frame.on_wire(layer_3);
-    let key = PathKey {
-        from,
-        to,
-        is_ip: matches!(layer_3.1, ETHERTYPE_IPV4 | ETHERTYPE_IPV6).into(),
-        is_to_many: frame.is_multicast().into(),
-        is_refused: 0,
-        reserved: [0; 5],
-    };
+    let mut flags = 0;
+    if matches!(layer_3.1, ETHERTYPE_IPV4 | ETHERTYPE_IPV6) {
+        flags |= path_flags::IP;
+    }
+    if frame.is_multicast() || is_to_many(frame, layer_3) {
+        flags |= path_flags::TO_MANY;
+    }
+    let key = PathKey { from, to, flags, reserved: 0 };
     let buffers = Tally { packets: 1, bytes: frame.skb_len.into() };
     Handed { buffer: 0, device: 0, is_dropped: 0, key, tally: PathTally { on_wire, buffers } }
+}
+
+/// Whether the destination is a broadcast or multicast address. Without a link-layer header, nothing else says so.
+#[inline(always)]
+fn is_to_many(frame: &Frame, (offset, ethertype): (u32, u32)) -> bool {
+    let at = if ethertype == ETHERTYPE_IPV4 { IPV4_DESTINATION } else { IPV6_DESTINATION };
+    // As one word: the verifier wants loads from the stack aligned.
+    let Some(begin) = frame.load::<u32>(offset + at).map(u32::from_be) else { return false };
+    match ethertype {
+        ETHERTYPE_IPV4 => begin >> 28 == 0xe || begin == u32::MAX,
+        ETHERTYPE_IPV6 => begin >> 24 == 0xff,
+        _ => false,
+    }
 }
 
 /// One end of a way: the interface, or all those of containers.
 #[inline(always)]
 fn end_of(interface: u32) -> u32 {
-    let flags = entry_of(interface).map_or(0, |entry| entry.flags);
-    let is_containers = flags & interface_flags::PRESENT != 0;
+    let is_containers = flags_of(interface) & interface_flags::PRESENT != 0;
     forgotten(if is_containers { PATH_CONTAINERS } else { interface })
+}
+
+#[inline(always)]
+fn flags_of(interface: u32) -> u32 {
+    entry_of(interface).map_or(0, |entry| entry.flags)
 }
 
 #[inline(always)]

@@ -28,12 +28,31 @@ pub static HANDED_OVER: PerCpuArray<Handed, { PLACES as usize }> = PerCpuArray::
 /// More than the kernel lets devices lie on top of each other.
 pub const PLACES: u32 = 16;
 
-/// The port by which a packet came to the bridge that it now comes in from.
+/// Where a packet came in that `skb_iif` will show under another interface: the port of a bridge, the interface in a VRF.
 ///
-/// Key: the address of the buffer; value: the bridge, and one end of a way. Writer and reader: these programs. Full:
-/// the oldest go, and what they were about comes from the bridge.
+/// Key: the address of the buffer; value: the interface that will be shown, and one end of a way. Writer and reader:
+/// these programs. Full: the oldest go, and what they were about comes from the interface that is shown.
 #[btf_map]
 pub static CAME_THROUGH: LruHashMap<u64, [u32; 2], 8192> = LruHashMap::new();
+
+/// Under which interface the kernel shows what comes in on another one.
+///
+/// Key: index of a port of a VRF, or of a VLAN on a bridge; value: the VRF, or the bridge. Writer: userspace, before
+/// anything is counted. Reader: these programs. Full: the rest is from the interface that is shown.
+#[btf_map]
+pub static SHOWN_AS: HashMap<u32, u32, 4096> = HashMap::new();
+
+/// Packets that an ifb has: it sends them again.
+///
+/// Key: the address of the buffer; value: nothing. Writer and reader: these programs. Full: the oldest go.
+#[btf_map]
+pub static SENT_AGAIN: LruHashMap<u64, u32, 4096> = LruHashMap::new();
+
+/// Packets that a busy device gave back, which is asked again. The packet may have left its way by then.
+///
+/// Key: the address of the buffer; value: the packet. Writer and reader: these programs. Full: the oldest go.
+#[btf_map]
+pub static GIVEN_BACK: LruHashMap<u64, Handed, 1024> = LruHashMap::new();
 
 /// A packet, and its way.
 #[derive(Clone, Copy)]

@@ -2,18 +2,22 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 use clap::Args;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time,
+};
 use traffic_model::units::parse_duration;
 
 use crate::{
     cli::{
         Done, Format, Global,
-        output::{pause, print, print_message},
+        output::{print, print_message},
     },
     kernel::{bpffs::Bpffs, counters, drops, load, paths::Paths},
     net::netlink::Netlink,
-    reconcile::{Reading, reconcile},
+    reconcile::{Reading, reconcile, shown_as, unfit},
     render::reconcile as render,
 };
 
@@ -61,18 +65,23 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
     );
     let (pinned, netlink) = (global.pinned(), Netlink::connect()?);
     let listed = netlink.interfaces()?;
-    for uplink in &config.uplinks {
-        ensure!(
-            listed.iter().any(|interface| interface.is_called(uplink)),
-            "the uplink {uplink} does not exist on this node; correct `uplinks` under [node]"
-        );
+    if let Some(reason) = config.uplinks.iter().find_map(|uplink| unfit(uplink, &listed)) {
+        bail!(reason);
     }
     load::open(&pinned)?;
     let mut paths = Paths::load(&pinned)?;
+    paths.show_as(shown_as(&listed))?;
+    // From here on, both end the measurement and not the process.
+    let (mut interrupted, mut terminated) =
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let before = read(&pinned, &netlink, &config.node)?;
     paths.count(true)?;
     print_message(&format!("following packets for {} s; Ctrl-C ends it early", options.time.as_secs_f64()));
-    pause(options.time).await?;
+    tokio::select! {
+        () = time::sleep(options.time) => {}
+        _ = interrupted.recv() => {}
+        _ = terminated.recv() => {}
+    }
     // First what is counted behind the hooks: a packet that is on its way is then counted for its container at least.
     paths.count(false)?;
     let after = read(&pinned, &netlink, &config.node)?;

@@ -18,6 +18,8 @@ pub(super) struct Ends<'r> {
     by_index: BTreeMap<u32, &'r NetInterface>,
     /// Names as configured, of those that exist.
     uplinks: BTreeMap<u32, &'r str>,
+    /// The devices below the uplinks: they send what an uplink has sent already.
+    below: BTreeSet<u32>,
     /// Bridges of which some container's interface is a port, and whether an uplink is one as well.
     bridges: BTreeMap<u32, bool>,
 }
@@ -40,7 +42,8 @@ impl<'r> Ends<'r> {
             .filter_map(|interface| interface.ifindex)
             .filter(|index| !uplinks.contains_key(index))
             .collect();
-        let mut ends = Self { by_index, uplinks, bridges: BTreeMap::new() };
+        let below = below(&by_index, uplinks.keys().copied());
+        let mut ends = Self { by_index, uplinks, below, bridges: BTreeMap::new() };
         let ports = |indexes: &mut dyn Iterator<Item = u32>| -> BTreeSet<u32> {
             indexes.filter_map(|index| ends.by_index.get(&index)?.master).collect()
         };
@@ -110,13 +113,62 @@ impl<'r> Ends<'r> {
             return Some(End::Uplink((*uplink).to_owned()));
         }
         let Some(interface) = self.by_index.get(&key.to) else { return Some(self.other(key.to)) };
-        let is_below_uplink = interface.master.is_some_and(|master| self.uplinks.contains_key(&master));
         let passes_on = PASS_ON.contains(&interface.kind.as_str());
-        (!passes_on && !is_below_uplink && interface.name != "lo").then(|| self.other(key.to))
+        (!passes_on && !self.below.contains(&key.to) && interface.name != "lo").then(|| self.other(key.to))
     }
 
     fn other(&self, index: u32) -> End {
         let known = self.by_index.get(&index).map(|interface| interface.name.clone());
         End::Other(known.unwrap_or_else(|| format!("interface {index}, which is gone")))
+    }
+}
+
+/// The devices that lie below these: the device of a VLAN, the ports of a bond.
+fn below(by_index: &BTreeMap<u32, &NetInterface>, of: impl Iterator<Item = u32>) -> BTreeSet<u32> {
+    let mut found = BTreeSet::new();
+    let mut waiting: Vec<u32> = of.collect();
+    while let Some(index) = waiting.pop() {
+        let Some(upper) = by_index.get(&index) else { continue };
+        let lower = upper.peer.filter(|_| upper.kind == "vlan").into_iter();
+        let ports = by_index.values().filter(|port| port.master == Some(index) && upper.kind != "bridge");
+        for next in lower.chain(ports.map(|port| port.index)) {
+            if found.insert(next) {
+                waiting.push(next);
+            }
+        }
+    }
+    found
+}
+
+/// Under which interface the kernel shows what comes in on another one: a VRF's ports as the VRF, a VLAN on a bridge
+/// by the bridge's own index where the packet came to the bridge.
+pub fn shown_as(interfaces: &[NetInterface]) -> Vec<(u32, u32)> {
+    let kind = |index: u32| interfaces.iter().find(|one| one.index == index).map(|one| one.kind.as_str());
+    let shown = |one: &NetInterface| {
+        let vrf = one.master.filter(|&master| kind(master) == Some("vrf"));
+        let bridge = one.peer.filter(|&lower| one.kind == "vlan" && kind(lower) == Some("bridge"));
+        Some((one.index, vrf.or(bridge)?))
+    };
+    interfaces.iter().filter_map(shown).collect()
+}
+
+/// Why packets cannot be followed to an uplink of this name, if so, and what to do.
+pub fn unfit(name: &str, interfaces: &[NetInterface]) -> Option<String> {
+    let Some(uplink) = interfaces.iter().find(|one| one.is_called(name)) else {
+        return Some(format!(
+            "the uplink {name} does not exist on this node; correct `uplinks` under [node]"
+        ));
+    };
+    let master = interfaces.iter().find(|one| Some(one.index) == uplink.master);
+    match (uplink.kind.as_str(), master) {
+        ("bridge", _) => Some(format!(
+            "the uplink {name} is a bridge, and packets that it passes on do not go through it; name the port that \
+             leads outside, in `uplinks` under [node]"
+        )),
+        (_, Some(bond)) if matches!(bond.kind.as_str(), "bond" | "team") => Some(format!(
+            "the uplink {name} is a port of {0}, which packets come in by; name {0} in `uplinks` under [node]",
+            bond.name
+        )),
+        _ => None,
     }
 }

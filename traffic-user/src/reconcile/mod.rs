@@ -17,17 +17,22 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::Serialize;
+use traffic_common::path_flags::{IP, REFUSED, TO_MANY};
 use traffic_common::{Direction, DropFault, Fault, PATH_CONTAINERS, PATH_TO_MANY, PathKey, PathTally, Tally};
 use traffic_model::{ByDirection, Snapshot};
 
 use self::ends::Ends;
+pub use self::ends::{shown_as, unfit};
 use crate::{
     kernel::{drops::Drops, paths::Ways},
     net::interface::NetInterface,
 };
 
-/// Bytes that a device may count for each packet beyond layer 3: Ethernet header, a VLAN tag, and checksum.
-const LINK_BYTES: u64 = 22;
+/// Fewest and most bytes that a device counts for each packet beyond layer 3: the Ethernet header, with a VLAN tag and
+/// the checksum.
+const LINK_BYTES: [u64; 2] = [14, 22];
+/// Most bytes that a device counts for each buffer beyond what the kernel hands it: a VLAN tag and the checksum.
+const ADDED_BYTES: u64 = 8;
 
 /// Everything that counts on the node, at one moment.
 #[derive(Clone, Debug)]
@@ -139,7 +144,7 @@ pub struct Sent {
     pub counted: Option<Amount>,
     /// Who it came from.
     pub ways: Vec<Way>,
-    /// What the device counted and no way explains. 0 where the ways, as packets or as super-packets, agree with it.
+    /// What the device counted and no way explains, as packets or as super-packets, whichever agrees better.
     pub difference: Difference,
 }
 
@@ -186,10 +191,10 @@ pub fn reconcile(before: &Reading, after: &Reading, ways: &Ways, uplinks: &[Stri
     let dropped = Dropped::between(before.drops.as_ref(), after.drops.as_ref());
     let knows_drops = dropped.is_some();
     let dropped = dropped.unwrap_or_default();
-    let to_many = sum(ways.ways.iter().filter(|(key, _)| key.is_ip == 1 && key.to == PATH_TO_MANY));
-    let unicast = |key: &PathKey| key.is_ip == 1 && key.is_to_many == 0;
+    let to_many = sum(ways.ways.iter().filter(|(key, _)| key.has(IP) && key.to == PATH_TO_MANY));
+    let unicast = |key: &PathKey| key.has(IP) && !key.has(TO_MANY);
     let refused = |is_asked: &dyn Fn(&PathKey) -> bool| {
-        sum(ways.ways.iter().filter(|(key, _)| key.is_refused == 1 && key.is_ip == 1 && is_asked(key)))
+        sum(ways.ways.iter().filter(|(key, _)| key.has(REFUSED | IP) && is_asked(key)))
     };
     let refused_out =
         refused(&|key| unicast(key) && ends.origin(key) == End::Containers && ends.target(key).is_some());
@@ -198,7 +203,7 @@ pub fn reconcile(before: &Reading, after: &Reading, ways: &Ways, uplinks: &[Stri
         (unicast(key) && ends.origin(key) == End::Containers).then(|| ends.target(key))?
     });
     let to_containers =
-        grouped(ways, |key| (key.is_ip == 1 && key.to == PATH_CONTAINERS).then(|| ends.origin(key)));
+        grouped(ways, |key| (key.has(IP) && key.to == PATH_CONTAINERS).then(|| ends.origin(key)));
     let read_ns = before.took_ns + after.took_ns;
     let explained = |counted: Tally, ways: Vec<Way>, [to_many, dropped, hidden, refused]: [Tally; 4]| {
         let others = [dropped, hidden, refused].into_iter().fold(to_many, Tally::saturating_add);
@@ -288,7 +293,7 @@ fn sum<'w>(ways: impl Iterator<Item = &'w (PathKey, PathTally)>) -> Tally {
 /// The ways by what `end` makes of them, which leaves out some.
 fn grouped(ways: &Ways, end: impl Fn(&PathKey) -> Option<End>) -> Vec<Way> {
     let mut sums: BTreeMap<End, Tally> = BTreeMap::new();
-    for (key, tally) in ways.ways.iter().filter(|(key, _)| key.is_refused == 0) {
+    for (key, tally) in ways.ways.iter().filter(|(key, _)| !key.has(REFUSED)) {
         if let Some(end) = end(key) {
             *sums.entry(end).or_default() += tally.on_wire;
         }
@@ -299,14 +304,13 @@ fn grouped(ways: &Ways, end: impl Fn(&PathKey) -> Option<End>) -> Vec<Way> {
 fn of_uplink(name: &str, before: &Reading, after: &Reading, ways: &Ways, ends: &Ends<'_>) -> Uplink {
     let is_it = |end: Option<End>| end == Some(End::Uplink(name.to_owned()));
     let sent: Vec<_> =
-        ways.ways.iter().filter(|(key, _)| key.is_refused == 0 && is_it(ends.target(key))).collect();
+        ways.ways.iter().filter(|(key, _)| !key.has(REFUSED) && is_it(ends.target(key))).collect();
     let device = device(name, before, after);
     let counted = hooks(name, &before.snapshot, &after.snapshot);
     let on_wire = sum(sent.iter().copied());
     let buffers = sent.iter().fold(Tally::default(), |sum, (_, tally)| sum.saturating_add(tally.buffers));
-    let most = on_wire.bytes + on_wire.packets * LINK_BYTES;
     let received = grouped(ways, |key| {
-        let is_from_it = key.is_ip == 1 && key.is_to_many == 0 && is_it(Some(ends.origin(key)));
+        let is_from_it = key.has(IP) && !key.has(TO_MANY) && is_it(Some(ends.origin(key)));
         is_from_it.then(|| ends.target(key))?
     });
     let known: u64 = received.iter().map(|way| way.packets).sum();
@@ -316,10 +320,7 @@ fn of_uplink(name: &str, before: &Reading, after: &Reading, ways: &Ways, ends: &
             device: device.outgoing.into(),
             counted: counted.map(|counted| counted.outgoing.into()),
             ways: grouped(ways, |key| is_it(ends.target(key)).then(|| ends.origin(key))),
-            difference: Difference {
-                packets: beyond(device.outgoing.packets, buffers.packets, on_wire.packets),
-                bytes: beyond(device.outgoing.bytes, buffers.bytes, most),
-            },
+            difference: unexplained(device.outgoing, on_wire, buffers),
         },
         received: Received {
             device: device.incoming.into(),
@@ -332,20 +333,20 @@ fn of_uplink(name: &str, before: &Reading, after: &Reading, ways: &Ways, ends: &
 
 /// What a device counted between two readings: `outgoing` is what it sent.
 fn device(name: &str, before: &Reading, after: &Reading) -> ByDirection<Tally> {
-    let of = |reading: &Reading| {
-        let found = reading.interfaces.iter().find(|interface| interface.is_called(name))?;
+    let of = |reading: &Reading, index: Option<u32>| {
+        let is_it = |one: &&NetInterface| one.is_called(name) && index.is_none_or(|index| one.index == index);
+        let found = reading.interfaces.iter().find(is_it)?;
         let statistics = found.statistics;
         // They are in the directions of a container behind the interface.
         let [to_it, from_it] = [Direction::In, Direction::Out].map(|direction| Tally {
             packets: statistics.packets[direction as usize],
             bytes: statistics.bytes[direction as usize],
         });
-        Some(ByDirection { incoming: from_it, outgoing: to_it })
+        Some((found.index, ByDirection { incoming: from_it, outgoing: to_it }))
     };
-    match (of(before), of(after)) {
-        (Some(before), Some(after)) => after.since(&before),
-        _ => ByDirection::default(),
-    }
+    let Some((index, after)) = of(after, None) else { return ByDirection::default() };
+    // One that was made anew has counted from 0.
+    of(before, Some(index)).map_or(after, |(_, before)| after.since(&before))
 }
 
 /// What the hooks of an uplink counted between two readings.
@@ -362,9 +363,25 @@ fn hooks(name: &str, before: &Snapshot, after: &Snapshot) -> Option<ByDirection<
     (first == last).then(|| after.since(&before))
 }
 
-/// How far a value is from the nearer of two bounds, 0 between them.
-fn beyond(value: u64, one: u64, other: u64) -> i64 {
-    let (low, high) = (one.min(other), one.max(other));
+/// What a device counted beyond the ways to it. It counts either packets on the wire or the buffers that it is handed:
+/// whichever is nearer.
+fn unexplained(device: Tally, on_wire: Tally, buffers: Tally) -> Difference {
+    let [least, most] = LINK_BYTES.map(|bytes| on_wire.bytes + bytes * on_wire.packets);
+    let as_packets = Difference {
+        packets: signed(device.packets, on_wire.packets),
+        bytes: beyond(device.bytes, [least, most]),
+    };
+    let most = buffers.bytes + ADDED_BYTES * buffers.packets;
+    let as_buffers = Difference {
+        packets: signed(device.packets, buffers.packets),
+        bytes: beyond(device.bytes, [buffers.bytes, most]),
+    };
+    let size = |difference: &Difference| (difference.packets.abs(), difference.bytes.abs());
+    if size(&as_packets) < size(&as_buffers) { as_packets } else { as_buffers }
+}
+
+/// How far a value is from a range, 0 within it.
+fn beyond(value: u64, [low, high]: [u64; 2]) -> i64 {
     if value < low { signed(value, low) } else { signed(value.max(high), high) }
 }
 
@@ -387,14 +404,14 @@ fn notes(ways: &Ways, knows_drops: bool, ends: &Ends<'_>) -> Vec<String> {
     }
     if ways.lost > 0 {
         notes.push(format!(
-            "{} packets found no room in the table of ways: they are in the difference",
+            "{} packets found no room in a table, or were not seen from the beginning: they are in the difference",
             ways.lost
         ));
     }
     notes.extend(ends.mixed_bridges().map(|bridge| {
         format!(
-            "super-packets that the node routes from the bridge {bridge} and cuts itself are counted as from the \
-             bridge: both an uplink and containers are its ports"
+            "of super-packets that the node routes from the bridge {bridge} and cuts itself, it is not sure who sent \
+             them: both an uplink and containers are its ports"
         )
     }));
     notes

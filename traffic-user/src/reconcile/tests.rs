@@ -110,7 +110,7 @@ fn dropped(id: &str, tally: ByDirection<Tally>) -> DropCounter {
 
 /// Unicast IP packets on a way.
 fn way(from: u32, to: u32, packets: u64) -> (PathKey, PathTally) {
-    let key = PathKey { from, to, is_ip: 1, is_to_many: 0, is_refused: 0, reserved: [0; 5] };
+    let key = PathKey { from, to, flags: IP, reserved: 0 };
     let buffers = Tally { packets: 1, bytes: packets * 100 + 14 };
     (key, PathTally { on_wire: tally(packets), buffers })
 }
@@ -118,7 +118,7 @@ fn way(from: u32, to: u32, packets: u64) -> (PathKey, PathTally) {
 /// What the interface on a way refused to send.
 fn refused(from: u32, to: u32, packets: u64) -> (PathKey, PathTally) {
     let (key, tally) = way(from, to, packets);
-    (PathKey { is_refused: 1, ..key }, tally)
+    (PathKey { flags: IP | REFUSED, ..key }, tally)
 }
 
 fn uplinks() -> [String; 2] {
@@ -153,9 +153,10 @@ fn what_containers_sent_is_at_its_ends_dropped_or_the_difference() {
     ];
     after.drops = Some(drops(vec![dropped("101", both(0, 317)), dropped("0", both(0, 83))], 59));
     let to_many =
-        (PathKey { to: PATH_TO_MANY, is_to_many: 1, ..way(PATH_CONTAINERS, 0, 1).0 }, way(0, 0, 23).1);
-    let copies = (PathKey { is_to_many: 1, ..way(PATH_CONTAINERS, PATH_CONTAINERS, 1).0 }, way(0, 0, 89).1);
-    let arp = (PathKey { is_ip: 0, ..way(PATH_CONTAINERS, PATH_CONTAINERS, 1).0 }, way(0, 0, 97).1);
+        (PathKey { to: PATH_TO_MANY, flags: IP | TO_MANY, ..way(PATH_CONTAINERS, 0, 1).0 }, way(0, 0, 23).1);
+    let copies =
+        (PathKey { flags: IP | TO_MANY, ..way(PATH_CONTAINERS, PATH_CONTAINERS, 1).0 }, way(0, 0, 89).1);
+    let arp = (PathKey { flags: 0, ..way(PATH_CONTAINERS, PATH_CONTAINERS, 1).0 }, way(0, 0, 97).1);
     let ways = Ways {
         ways: vec![
             // Through a VLAN and a bridge, which pass on, to the uplink.
@@ -256,8 +257,65 @@ fn an_uplinks_own_figures_agree_with_packets_or_with_buffers() {
     };
     // As buffers, as packets, and with tags and checksums.
     assert_eq!(sent(2, 4228), Difference::default());
+    assert_eq!(sent(2, 4228 + 16), Difference::default());
     assert_eq!(sent(42, 4200 + 42 * 14), Difference::default());
     assert_eq!(sent(42, 4200 + 42 * 22), Difference::default());
     assert_eq!(sent(43, 4200 + 42 * 22 + 1), Difference { packets: 1, bytes: 1 });
     assert_eq!(sent(1, 4227), Difference { packets: -1, bytes: -1 });
+    // In the middle it is neither.
+    assert_eq!(sent(30, 4700), Difference { packets: -12, bytes: -88 });
+}
+
+#[test]
+fn devices_below_an_uplink_send_nothing_of_their_own() {
+    let (before, mut after) = (reading(0), reading(1));
+    // A VLAN on a bond of two is the uplink.
+    let mut vlan = interface(20, "bond0.9", "vlan", None);
+    vlan.peer = Some(21);
+    after.interfaces = vec![
+        vlan,
+        interface(21, "bond0", "bond", None),
+        interface(22, "eno1", "", Some(21)),
+        interface(23, "eno2", "", Some(21)),
+        interface(24, "eno3", "", None),
+    ];
+    after.snapshot.counters = vec![counter("101", both(0, 31))];
+    let to = |index, packets| way(PATH_CONTAINERS, index, packets);
+    let ways = Ways { ways: vec![to(20, 17), to(21, 17), to(22, 9), to(23, 8), to(24, 14)], lost: 0 };
+    let found = reconcile(&before, &after, &ways, &["bond0.9".to_owned()]);
+    assert_eq!(ends(&found.from_containers.ways), [(uplink("bond0.9"), 17), (other("eno3"), 14)]);
+    assert_eq!(found.from_containers.difference.packets, 0);
+}
+
+#[test]
+fn an_uplink_that_packets_do_not_go_through_is_refused() {
+    let listed = [
+        interface(1, "vmbr0", "bridge", None),
+        interface(2, "eno1", "", Some(1)),
+        interface(3, "bond0", "bond", Some(1)),
+        interface(4, "eno2", "", Some(3)),
+    ];
+    let reason = |name| unfit(name, &listed).unwrap_or_default();
+    assert_eq!([reason("eno1"), reason("bond0")], ["", ""]);
+    assert!(reason("vmbr0").contains("name the port that leads outside"), "{}", reason("vmbr0"));
+    assert!(reason("eno2").contains("name bond0 in"), "{}", reason("eno2"));
+    assert!(reason("eno7").contains("does not exist"), "{}", reason("eno7"));
+}
+
+#[test]
+fn a_vrf_and_a_vlan_on_a_bridge_are_known_in_advance() {
+    let mut on_bridge = interface(4, "vmbr0.10", "vlan", None);
+    on_bridge.peer = Some(3);
+    let mut on_card = interface(5, "eth0.10", "vlan", None);
+    on_card.peer = Some(6);
+    let listed = [
+        interface(1, "blue", "vrf", None),
+        interface(2, "veth7", "veth", Some(1)),
+        interface(3, "vmbr0", "bridge", None),
+        on_bridge,
+        on_card,
+        interface(6, "eth0", "", None),
+        interface(7, "veth8", "veth", Some(3)),
+    ];
+    assert_eq!(shown_as(&listed), [(2, 1), (4, 3)]);
 }

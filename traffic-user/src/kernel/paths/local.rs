@@ -40,6 +40,10 @@ pub(super) fn attach(object: &mut Ebpf, types: &Btf) -> anyhow::Result<Attached>
         if let Err(refused) = program.load(function, types) {
             bail!("{error:#}; and its tracer does not show {function}: {}", verdict(name, &refused));
         }
+    }
+    // Not one without the other.
+    for (name, function) in FUNCTIONS {
+        let program: &mut FEntry = program(object, name)?.try_into()?;
         program.attach().with_context(|| format!("cannot attach {name} to {function}"))?;
     }
     Ok(Attached(Vec::new()))

@@ -44,6 +44,7 @@ pub struct Paths {
     _local: Option<local::Attached>,
     control: Elements<PathControl>,
     ways: HashMap<MapData, PathKey, PathTally>,
+    shown_as: HashMap<MapData, u32, u32>,
     /// Why it cannot be seen what is delivered to the node itself, if so.
     pub without_local: Option<String>,
 }
@@ -53,7 +54,7 @@ pub struct Paths {
 pub struct Ways {
     /// Each way once, in no order.
     pub ways: Vec<(PathKey, PathTally)>,
-    /// Packets that found no room.
+    /// Packets that found no room, or whose way was not seen from its beginning.
     pub lost: u32,
 }
 
@@ -88,14 +89,26 @@ impl Paths {
         };
         let mut map =
             |name: &str| object.take_map(name).with_context(|| format!("the object file has no map {name}"));
-        let (control, ways) = (map("PATH_CONTROL")?, map("PATHS")?);
+        let (control, ways, shown_as) = (map("PATH_CONTROL")?, map("PATHS")?, map("SHOWN_AS")?);
         Ok(Self {
             control: Elements::new("PATH_CONTROL", control)?,
             ways: HashMap::try_from(ways)?,
+            shown_as: HashMap::try_from(shown_as)?,
             _object: object,
             _local: local,
             without_local,
         })
+    }
+
+    /// Tells under which interface the kernel shows what comes in on another one. Before anything is counted.
+    ///
+    /// # Errors
+    /// When the map cannot be written, or has no room.
+    pub fn show_as(&mut self, interfaces: impl IntoIterator<Item = (u32, u32)>) -> anyhow::Result<()> {
+        for (interface, shown) in interfaces {
+            self.shown_as.insert(interface, shown, 0).context("cannot write the map SHOWN_AS")?;
+        }
+        Ok(())
     }
 
     /// Starts or ends the counting.
