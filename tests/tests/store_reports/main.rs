@@ -3,6 +3,7 @@
 
 mod compared_days;
 mod drops;
+mod moments;
 mod random_node;
 mod tenants;
 

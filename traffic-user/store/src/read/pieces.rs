@@ -19,6 +19,8 @@ pub(crate) struct Piece {
     pub level: i16,
     pub span: (i64, i64),
     pub ledgers: Vec<i32>,
+    /// The days that answer.
+    pub days: Vec<Start>,
 }
 
 /// A closed month of a ledger, and the step that it is in.
@@ -36,8 +38,17 @@ pub(crate) struct Pieces {
     pub closed: Vec<ClosedPiece>,
 }
 
+/// A ledger, and where a day of it begins.
+pub(crate) type Start = (i32, i64);
+
 /// A ledger, and a span of Unix seconds in it.
 pub(crate) type LedgerSpan = (i32, (i64, i64));
+
+/// Days of a ledger one after another: their span, and where each begins.
+type Run = ((i64, i64), Vec<Start>);
+
+/// Ledgers that are asked for together, and their days.
+type Together = (Vec<i32>, Vec<Start>);
 
 /// The step that holds a whole unit.
 fn step_of(query: &StoredQuery<'_>, (start, end): (i64, i64)) -> Option<usize> {
@@ -65,8 +76,8 @@ pub(crate) fn cut(book: &Book, query: &StoredQuery<'_>, uses_closed: bool, days:
             covered.entry(period.ledger).or_default().push(period.span);
         }
     }
-    let mut grouped: BTreeMap<(i16, i64, i64), Vec<i32>> = BTreeMap::new();
-    let mut of_days: BTreeMap<i32, Vec<(i64, i64)>> = BTreeMap::new();
+    let mut grouped: BTreeMap<(i16, i64, i64), Together> = BTreeMap::new();
+    let mut of_days: BTreeMap<i32, Vec<Run>> = BTreeMap::new();
     for &(ledger, span) in days {
         let is_covered = covered
             .get(&ledger)
@@ -76,25 +87,30 @@ pub(crate) fn cut(book: &Book, query: &StoredQuery<'_>, uses_closed: bool, days:
         }
         let of_ledger = of_days.entry(ledger).or_default();
         match of_ledger.last_mut() {
-            Some(last) if last.1 == span.0 => last.1 = span.1,
-            _ => of_ledger.push(span),
+            Some((last, starts)) if last.1 == span.0 => {
+                last.1 = span.1;
+                starts.push((ledger, span.0));
+            }
+            _ => of_ledger.push((span, vec![(ledger, span.0)])),
         }
     }
     for ledger in book.numbers() {
         let of_days = of_days.remove(&ledger).unwrap_or_default();
         let mut taken = covered.remove(&ledger).unwrap_or_default();
-        for &(start, end) in &of_days {
-            grouped.entry((2, start, end)).or_default().push(ledger);
+        for ((start, end), starts) in of_days {
+            let (ledgers, days) = grouped.entry((2, start, end)).or_default();
+            ledgers.push(ledger);
+            days.extend(starts);
             taken.push((start, end));
         }
         taken.sort_unstable();
         for (start, end) in between(query.range, &taken) {
-            grouped.entry((0, start, end)).or_default().push(ledger);
+            grouped.entry((0, start, end)).or_default().0.push(ledger);
         }
     }
     pieces.rows = grouped
         .into_iter()
-        .map(|((level, start, end), ledgers)| Piece { level, span: (start, end), ledgers })
+        .map(|((level, start, end), (ledgers, days))| Piece { level, span: (start, end), ledgers, days })
         .collect();
     pieces
 }

@@ -9,7 +9,7 @@ use traffic_ledger::{LedgerError, StoredQuery};
 
 use super::{Reader, text, value};
 use crate::{
-    clickhouse::sql::quoted,
+    clickhouse::schema::{PART, table_of},
     read::pieces::{self, Piece, Pieces},
 };
 
@@ -30,13 +30,17 @@ struct Day {
 /// The days of some ledgers that overlap a span, by ledger and start.
 fn days(reader: &Reader, ledgers: &[i32], (from, until): (i64, i64)) -> Result<Vec<Day>, LedgerError> {
     let places = reader.of_ledgers(ledgers);
+    let units = reader.server.tables().table(table_of(true));
     let filter = format!(
         "{places} AND part = 'day' AND part_number > {} AND part_number < {until}",
         from.saturating_sub(LONGER_THAN_A_DAY_S)
     );
+    // Only days whose unit has the version of its part. Both are read at the same moment: a day that is being replaced
+    // just now is not left out.
     let sql = format!(
-        "SELECT place, part_number, ifNull(`end`, 0), ifNull(day, ''), bitShiftRight(version, 16) FROM {}",
-        reader.rows_of("unit", &filter)
+        "SELECT place, part_number, max(ifNull(`end`, 0)), max(ifNull(day, '')), bitShiftRight(max(version), 16) FROM {units} \
+         FINAL WHERE entity IN ('{PART}', 'unit') AND {filter} GROUP BY place, part_number HAVING count() = 2 AND \
+         min(version) = max(version)"
     );
     let mut found: Vec<(Day, u64)> = Vec::new();
     for row in reader.ask(&sql)? {
@@ -52,11 +56,10 @@ fn days(reader: &Reader, ledgers: &[i32], (from, until): (i64, i64)) -> Result<V
     let (Some(first), Some(last)) = (borders.first(), borders.last()) else { return Ok(Vec::new()) };
     // The newest of the five minutes between two borders, by ledger and border.
     let sql = format!(
-        "SELECT place, {} AS border, max(bitShiftRight(version, 16)) FROM {}.units FINAL WHERE \
-         {places} AND entity = 'part' AND part = '5min' AND part_number >= {first} AND part_number < {last} GROUP BY place, \
+        "SELECT place, {} AS border, max(bitShiftRight(version, 16)) FROM {units} FINAL WHERE {places} \
+         AND entity = '{PART}' AND part = '5min' AND part_number >= {first} AND part_number < {last} GROUP BY place, \
          border",
-        reader.start_of("part_number", &borders.iter().copied().collect::<Vec<_>>(), true),
-        quoted(reader.server.database())
+        reader.start_of("part_number", &borders.iter().copied().collect::<Vec<_>>(), true)
     );
     let mut newest: BTreeMap<(i32, i64), u64> = BTreeMap::new();
     for row in reader.ask(&sql)? {

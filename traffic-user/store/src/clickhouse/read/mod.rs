@@ -1,7 +1,8 @@
 //! Reports from a store in ClickHouse.
 //!
 //! The server adds up the rows: what comes here has the size of the report, and not of its span. Unlike in PostgreSQL, the
-//! statements of one report may see rows of different moments. Those of months and days that are over do not change.
+//! statements of one report may see rows of different moments, and a statement that reads a table twice may do so, too. Days
+//! that are over change by late readings and repairs; `sums` makes sure that they are there as a whole.
 //!
 //! - `load`: what is small: calendars, containers, closed months.
 //! - `days`: which days answer by themselves.

@@ -201,7 +201,7 @@ fn ranked_part(
     let mut ledgers: Vec<i32> = containers.iter().map(|one| one.0).collect();
     ledgers.sort_unstable();
     ledgers.dedup();
-    let piece = Piece { level: 0, span, ledgers };
+    let piece = Piece { level: 0, span, ledgers, days: Vec::new() };
     days.require_parts(&piece)?;
     let reader = days.reader;
     let late = late(reader, &piece.ledgers, span)?;

@@ -1,5 +1,8 @@
 //! Sums, added up by the server.
 
+use std::{collections::HashSet, thread::sleep, time::Duration};
+
+use jiff::Timestamp;
 use traffic_ledger::{CountedOrDropped, InterfaceSums, LedgerError, LineKey, StoredQuery};
 
 use super::{Reader, Row, by_tenant, days::cut, list, text, value};
@@ -63,6 +66,11 @@ pub(super) fn of_piece(reader: &Reader, piece: &Piece) -> String {
 /// Step, values of the groups, ledger, sums.
 pub(super) type Added = (usize, Vec<i64>, i32, Sums);
 
+/// How often the days of a piece are asked for with the table merged, before a report fails.
+const TRIES: u32 = 4;
+/// The wait before a repetition, which replicas need that do not have everything yet.
+const PAUSE: Duration = Duration::from_millis(200);
+
 /// Adds up the rows of one piece.
 pub(super) fn add_up(
     reader: &Reader,
@@ -70,32 +78,81 @@ pub(super) fn add_up(
     piece: &Piece,
     sum: &Sum<'_>,
 ) -> Result<Vec<Added>, LedgerError> {
+    // Five minutes that go on come again with every round, and a report takes them as they are.
+    if piece.level == 0 {
+        let (select, group) = selected(reader, query, sum);
+        let rows = reader.rows_of(sum.table, &of_piece(reader, piece));
+        let answer = reader.ask(&format!("{select} FROM {rows}{} {group}", sum.filter))?;
+        return answer.iter().map(|row| added(reader, query, row, sum.groups.len())).collect();
+    }
+    // A repetition that is not merged is there until it is. What a replacement hides is there the next time.
+    let mut at_fault = match days(reader, query, piece, sum, false)? {
+        Ok(all) => return Ok(all),
+        Err(at_fault) => at_fault,
+    };
+    for attempt in 0..TRIES {
+        if attempt > 0 {
+            sleep(PAUSE.min(reader.limit.left()));
+        }
+        at_fault = match days(reader, query, piece, sum, true)? {
+            Ok(all) => return Ok(all),
+            Err(at_fault) => at_fault,
+        };
+    }
+    let (ledger, start) = at_fault;
+    Err(LedgerError::Store(format!(
+        "the day of node {} that begins at {} is being replaced in the store, or a replica does not have it yet; ask again in \
+         a moment",
+        reader.book.node(ledger),
+        Timestamp::from_second(start)?
+    )))
+}
+
+/// The columns that are added up, and the groups.
+fn selected(reader: &Reader, query: &StoredQuery<'_>, sum: &Sum<'_>) -> (String, String) {
     // A time in the step, which tells it.
     let step = reader.start_of("part_number", query.starts, false);
     let groups: String =
         sum.groups.iter().enumerate().map(|(at, group)| format!(", {group} AS g{at}")).collect();
     let names: String = (0..sum.groups.len()).map(|at| format!(", g{at}")).collect();
-    let (filter, count) = (of_piece(reader, piece), sum.groups.len());
-    let select = format!("SELECT {step} AS begun_at, place{groups}, {FIGURES}");
-    let group = format!("GROUP BY begun_at, place{names}");
-    // Days that are over hardly ever change. Five minutes that go on come again with every round.
-    if piece.level != 0 {
-        let rows = sql::counted_unmerged(reader.server.tables(), sum.table, &filter);
-        let of_part = format!("entity = '{PART}'");
-        let answer = reader.ask(&format!(
-            "{select}, toUInt8({of_part}) AS is_part, if({of_part}, part_number, -1) AS of_part, count() FROM {rows} AND \
-             ({of_part} OR (1 = 1{})) {group}, is_part, of_part",
-            sum.filter
-        ))?;
-        let is_of_part = |row: &&Row| text(row, count + 6) == "1";
-        if answer.iter().filter(is_of_part).all(|row| text(row, count + 8) == "1") {
-            let rows = answer.iter().filter(|row| !is_of_part(row));
-            return rows.map(|row| added(reader, query, row, count)).collect();
+    (
+        format!("SELECT {step} AS begun_at, place{groups}, {FIGURES}"),
+        format!("GROUP BY begun_at, place{names}"),
+    )
+}
+
+/// The sums of days; or ledger and start of one that the answer does not have once.
+type Days = Result<Vec<Added>, (i32, i64)>;
+
+/// Adds up days, if the answer has each of them once.
+fn days(
+    reader: &Reader,
+    query: &StoredQuery<'_>,
+    piece: &Piece,
+    sum: &Sum<'_>,
+    merged: bool,
+) -> Result<Days, LedgerError> {
+    let ((select, group), count) = (selected(reader, query, sum), sum.groups.len());
+    let rows = sql::counted_with_parts(reader.server.tables(), sum.table, &of_piece(reader, piece), merged);
+    let of_part = format!("entity = '{PART}'");
+    let answer = reader.ask(&format!(
+        "{select}, toUInt8({of_part}) AS is_part, if({of_part}, part_number, -1) AS of_part, count() FROM {rows} AND \
+         ({of_part} OR (1 = 1{})) {group}, is_part, of_part",
+        sum.filter
+    ))?;
+    let (parts, rows): (Vec<&Row>, Vec<&Row>) = answer.iter().partition(|row| text(row, count + 6) == "1");
+    let mut once = HashSet::new();
+    for row in parts {
+        let day = (reader.ledger(row, 1)?, value(row, count + 7)?);
+        if text(row, count + 8) != "1" {
+            return Ok(Err(day));
         }
+        once.insert(day);
     }
-    let rows = reader.rows_of(sum.table, &filter);
-    let answer = reader.ask(&format!("{select} FROM {rows}{} {group}", sum.filter))?;
-    answer.iter().map(|row| added(reader, query, row, count)).collect()
+    if let Some(day) = piece.days.iter().find(|day| !once.contains(day)) {
+        return Ok(Err(*day));
+    }
+    rows.into_iter().map(|row| added(reader, query, row, count)).collect::<Result<_, _>>().map(Ok)
 }
 
 /// What a row of an answer says, with so many groups.
