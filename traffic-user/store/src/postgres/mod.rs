@@ -47,6 +47,9 @@ pub use tenants::{assign, assignments, unassign};
 const CONNECT_TIME: Duration = Duration::from_secs(10);
 /// The longest wait for one call. A batch takes a second; digests of a large day take some.
 const CALL_TIME: Duration = Duration::from_secs(120);
+/// The longest wait until a ledger has taken the place of another, whose rows are removed. It happens when somebody adopts
+/// a ledger.
+const TAKEOVER_TIME: Duration = Duration::from_hours(1);
 
 /// A connection to a store.
 #[derive(Debug)]
@@ -69,9 +72,16 @@ impl Postgres {
     }
 
     async fn call<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, StoreError> {
-        match timeout(CALL_TIME, work).await {
+        Self::call_within(CALL_TIME, work).await
+    }
+
+    async fn call_within<T>(
+        limit: Duration,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, StoreError> {
+        match timeout(limit, work).await {
             Ok(done) => done.map_err(|error| of(&error)),
-            Err(_) => Err(StoreError::Away(format!("the store gave no answer within {CALL_TIME:?}"))),
+            Err(_) => Err(StoreError::Away(format!("the store gave no answer within {limit:?}"))),
         }
     }
 }
@@ -325,7 +335,7 @@ impl Store for Postgres {
             (&takeover.kept_from, Type::INT8),
         ];
         let sql = "SELECT trafctl.take_over($1, $2, $3, $4, $5, $6)";
-        Self::call(self.client.query_typed(sql, &parameters)).await.map(drop)
+        Self::call_within(TAKEOVER_TIME, self.client.query_typed(sql, &parameters)).await.map(drop)
     }
 
     async fn dropped_spans(&mut self, ledger: &str) -> Result<Vec<(i64, i64)>, StoreError> {
