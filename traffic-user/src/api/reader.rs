@@ -269,7 +269,9 @@ impl Reader {
         let names = serde_json::to_string(class_names).ok()?;
         // A span until now moves with the five-minute borders.
         let now = ends_now.then(|| calendar::five_minutes_of(Timestamp::now().as_second()).to_string());
-        Some(Tag::new(document, pairs, &[&revision, &names, &now.unwrap_or_default()]))
+        // A process that was started again may answer in another calendar.
+        let asked = serde_json::to_string(&(&self.calendar.zone, self.calendar.billing_day)).ok()?;
+        Some(Tag::new(document, pairs, &[&revision, &names, &now.unwrap_or_default(), &asked]))
     }
 
     /// The containers that are asked for, as the ledger knows them.
@@ -315,4 +317,34 @@ pub(super) fn refused(error: &anyhow::Error) -> Response {
         _ => StatusCode::SERVICE_UNAVAILABLE,
     };
     error_answer(status, &renamed(&format!("{error:#}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_calendar_has_tags_of_its_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ledger.db");
+        drop(Ledger::open(&path, traffic_ledger::LedgerConfig::default()).unwrap());
+        let tag = |zone: Option<&str>, billing_day| {
+            let calendar = AskedCalendar { zone: zone.map(str::to_owned), billing_day };
+            let reader = Reader::of_file(&path).in_calendar(calendar);
+            let tag = reader.tag(("report", &Pairs::new()), false, &ClassNames::new());
+            tag.expect("the state of the ledger is known")
+        };
+        let tags = [
+            tag(None, None),
+            tag(Some("UTC"), None),
+            tag(Some("Europe/Berlin"), None),
+            tag(Some("UTC"), Some(1)),
+            tag(Some("UTC"), Some(15)),
+            tag(None, Some(15)),
+        ];
+        for (at, one) in tags.iter().enumerate() {
+            assert_eq!(tags.iter().position(|other| other == one), Some(at));
+        }
+        assert_eq!(tag(Some("UTC"), Some(15)), tags[4]);
+    }
 }
