@@ -177,8 +177,17 @@ impl<'n> Postgres<'n> {
     ///
     /// When psql cannot be started.
     pub fn psql(&self, user: &str, sql: &str) -> Result<Output> {
+        self.psql_by(5432, user, sql)
+    }
+
+    /// The same by the socket of another port, such as that of a pooler.
+    ///
+    /// # Errors
+    ///
+    /// When psql cannot be started.
+    pub fn psql_by(&self, port: u16, user: &str, sql: &str) -> Result<Output> {
         let mut command = Command::new(installed()?.join("psql"));
-        command.arg("-h").arg(self.socket()).args([
+        command.arg("-h").arg(self.socket()).args(["-p", &port.to_string()]).args([
             "-XqAt",
             "-v",
             "ON_ERROR_STOP=1",

@@ -236,6 +236,11 @@ fn a_pooler_of_transactions_changes_nothing() -> Result<()> {
     let url = |user: &str| format!("postgresql://{user}@{path}:6432/postgres");
     site.ships(&url("ship"))?;
     let running = [site.shipper(&url("ship"), "one")?, site.shipper(&url("ship"), "two")?];
+    // Others get the same connections, and nothing of what was set for a transaction.
+    for setting in ["lock_timeout", "idle_in_transaction_session_timeout"].repeat(5) {
+        let shown = server.psql_by(6432, "ship", &format!("show {setting}"))?;
+        ensure!(String::from_utf8_lossy(&shown.stdout).trim() == "0", "{setting}: {shown:?}");
+    }
     for _ in 0..3 {
         site.ships(&url("ship"))?;
         server.kill()?;

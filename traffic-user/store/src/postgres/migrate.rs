@@ -4,7 +4,7 @@
 
 use traffic_ledger::{DROPPED_TABLE, TABLES};
 
-use super::{Postgres, of, schema, setup, text};
+use super::{Postgres, begin, of, schema, setup, text};
 use crate::store::StoreError;
 
 /// What leads to each version after the first.
@@ -117,7 +117,7 @@ pub struct Migrated {
 /// # Errors
 /// When there is no store, a newer trafctl made it, this user is not its owner, or another process holds the lock.
 pub async fn migrate(store: &mut Postgres) -> Result<Migrated, StoreError> {
-    let transaction = store.client.transaction().await.map_err(|error| of(&error))?;
+    let transaction = begin(&mut store.client).await.map_err(|error| of(&error))?;
     transaction.batch_execute(LOCK).await.map_err(|error| of(&error))?;
     // Under the lock: another process may have done it meanwhile.
     let found = setup::version_in(&transaction).await?;

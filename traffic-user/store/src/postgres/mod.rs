@@ -23,7 +23,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use tokio::time::timeout;
 use tokio_postgres::{
-    Client, Error, NoTls, Transaction,
+    Client, Error, NoTls, Row, Transaction,
     types::{ToSql, Type},
 };
 use traffic_ledger::{Cell, Content, Kept, TABLES};
@@ -50,6 +50,9 @@ const CALL_TIME: Duration = Duration::from_secs(120);
 /// The longest wait until a ledger has taken the place of another, whose rows are removed. It happens when somebody adopts
 /// a ledger.
 const TAKEOVER_TIME: Duration = Duration::from_hours(1);
+/// Bounds of a transaction, and not of the session, which a pooler in between gives to others. A lock that somebody holds
+/// must not keep it waiting for longer than a call, and its own locks must not stay when nothing is heard of it.
+const LIMITS: &str = "SET LOCAL lock_timeout = '60s'; SET LOCAL idle_in_transaction_session_timeout = '120s'";
 
 /// A connection to a store.
 #[derive(Debug)]
@@ -86,6 +89,25 @@ impl Postgres {
     }
 }
 
+/// Begins a transaction with its bounds.
+async fn begin(client: &mut Client) -> Result<Transaction<'_>, Error> {
+    let transaction = client.transaction().await?;
+    transaction.batch_execute(LIMITS).await?;
+    Ok(transaction)
+}
+
+/// The rows of one statement.
+async fn ask(
+    client: &mut Client,
+    sql: &str,
+    parameters: &[(&(dyn ToSql + Sync), Type)],
+) -> Result<Vec<Row>, Error> {
+    let transaction = begin(client).await?;
+    let rows = transaction.query_typed(sql, parameters).await?;
+    transaction.commit().await?;
+    Ok(rows)
+}
+
 async fn connect(target: &Target) -> Result<Client, StoreError> {
     let mut config = target.config.clone();
     config.connect_timeout(CONNECT_TIME).keepalives_idle(Duration::from_secs(30));
@@ -99,11 +121,6 @@ async fn connect(target: &Target) -> Result<Client, StoreError> {
         follow(connection);
         client
     };
-    // A lock that somebody holds must not keep the shipper waiting for longer than a call.
-    client
-        .batch_execute("SET lock_timeout = '60s'; SET idle_in_transaction_session_timeout = '120s'")
-        .await
-        .map_err(|error| of(&error))?;
     Ok(client)
 }
 
@@ -189,7 +206,7 @@ async fn put_table(
 }
 
 async fn put(client: &mut Client, batch: &Batch) -> Result<Put, Error> {
-    let transaction = client.transaction().await?;
+    let transaction = begin(client).await?;
     let starts: BTreeSet<i64> = batch
         .contents
         .iter()
@@ -307,7 +324,7 @@ impl Store for Postgres {
     async fn known(&mut self, ledger: &str) -> Result<Option<Known>, StoreError> {
         let sql = "SELECT machine, changes, token, done, replaced_by, without_drops, drops_kept_from
                    FROM trafctl.known($1)";
-        let rows = Self::call(self.client.query_typed(sql, &[(&ledger, Type::TEXT)])).await?;
+        let rows = Self::call(ask(&mut self.client, sql, &[(&ledger, Type::TEXT)])).await?;
         Ok(rows.first().map(|row| Known {
             machine: row.get(0),
             changes: row.get(1),
@@ -335,12 +352,12 @@ impl Store for Postgres {
             (&takeover.kept_from, Type::INT8),
         ];
         let sql = "SELECT trafctl.take_over($1, $2, $3, $4, $5, $6)";
-        Self::call_within(TAKEOVER_TIME, self.client.query_typed(sql, &parameters)).await.map(drop)
+        Self::call_within(TAKEOVER_TIME, ask(&mut self.client, sql, &parameters)).await.map(drop)
     }
 
     async fn dropped_spans(&mut self, ledger: &str) -> Result<Vec<(i64, i64)>, StoreError> {
         let sql = "SELECT begun, ended FROM trafctl.dropped_months($1)";
-        let rows = Self::call(self.client.query_typed(sql, &[(&ledger, Type::TEXT)])).await?;
+        let rows = Self::call(ask(&mut self.client, sql, &[(&ledger, Type::TEXT)])).await?;
         Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
     }
 
@@ -353,8 +370,8 @@ impl Store for Postgres {
         let sql = "SELECT at, name, number, rows, hash FROM trafctl.part_digests($1, $2, $3)";
         let parameters: [(&(dyn ToSql + Sync), Type); 3] =
             [(&ledger, Type::TEXT), (&from, Type::INT8), (&until, Type::INT8)];
-        let rows = Self::call(self.client.query_typed(sql, &parameters)).await?;
-        let digest = |row: &tokio_postgres::Row| PartDigest {
+        let rows = Self::call(ask(&mut self.client, sql, &parameters)).await?;
+        let digest = |row: &Row| PartDigest {
             table: usize::try_from(row.get::<_, i32>(0)).unwrap_or(usize::MAX),
             name: row.get(1),
             number: row.get(2),

@@ -2,7 +2,7 @@
 
 use tokio_postgres::GenericClient;
 
-use super::{Postgres, of, schema, text};
+use super::{Postgres, begin, of, schema, text};
 use crate::store::{Checked, StoreError};
 
 /// Creates the schema where there is none. Returns whether it did; one of this version is left as it is.
@@ -15,7 +15,7 @@ pub async fn init(store: &mut Postgres) -> Result<bool, StoreError> {
         Some(other) => return Err(other_version(other)),
         None => {}
     }
-    let transaction = store.client.transaction().await.map_err(|error| of(&error))?;
+    let transaction = begin(&mut store.client).await.map_err(|error| of(&error))?;
     let created = transaction.batch_execute(&schema::create()).await;
     created.map_err(|error| StoreError::Refused(format!("cannot create the schema: {}", text(&error))))?;
     transaction.commit().await.map_err(|error| of(&error))?;

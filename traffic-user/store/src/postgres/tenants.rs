@@ -3,7 +3,7 @@
 use tokio_postgres::types::Type;
 use traffic_model::calendar::five_minutes_of;
 
-use super::{Postgres, of, setup};
+use super::{Postgres, begin, of, setup};
 use crate::{
     store::StoreError,
     tenants::{self, Assigned, Assignment},
@@ -33,7 +33,7 @@ pub async fn assign(store: &mut Postgres, new: &Assignment) -> Result<Assigned, 
     setup::require_version(store).await?;
     let new = &new.checked()?;
     let (from, until) = (new.from, new.until);
-    let transaction = store.client.transaction().await.map_err(|error| of(&error))?;
+    let transaction = begin(&mut store.client).await.map_err(|error| of(&error))?;
     // Nobody else adds one between the look and the insertion.
     let lock = "LOCK TABLE trafctl.assignment IN SHARE ROW EXCLUSIVE MODE";
     transaction.batch_execute(lock).await.map_err(|error| of(&error))?;

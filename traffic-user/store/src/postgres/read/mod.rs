@@ -28,7 +28,7 @@ use traffic_ledger::{
     Ranking, Rates, Signed, StoredQuery, StoredRows,
 };
 
-use super::{Postgres, Target, of, text};
+use super::{LIMITS, Postgres, Target, of, text};
 use crate::{
     read::{
         Reported,
@@ -103,7 +103,7 @@ pub fn open_ledger(target: &Target, reported: &Reported<'_>) -> Result<Ledger, S
     // The server gives up as well. 0 would be no limit.
     let begin = format!(
         "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; SET LOCAL statement_timeout = '{}ms';
-         SET LOCAL jit = off; SET LOCAL work_mem = '128MB'; SET LOCAL TimeZone = 'UTC'",
+         SET LOCAL jit = off; SET LOCAL work_mem = '128MB'; SET LOCAL TimeZone = 'UTC'; {LIMITS}",
         limit.left().as_millis().max(1)
     );
     runtime.block_on(limit.within(store.client.batch_execute(&begin)))?.map_err(|error| of(&error))?;
