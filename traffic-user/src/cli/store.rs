@@ -127,20 +127,22 @@ pub(super) struct Passwords {
 }
 
 impl Passwords {
-    /// The files in the order in which they are searched. Those that need not exist are left out if they do not.
+    /// The files in the order in which they are searched. Some need not exist.
     pub(super) fn files(&self, configured: Option<&Path>) -> Vec<PasswordFile> {
         if let Some(file) = &self.password_file {
-            return vec![PasswordFile(file.clone())];
+            return vec![PasswordFile::required(file)];
         }
         let of =
             |variable: &str| std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let mut files: Vec<PathBuf> = configured.map(Path::to_path_buf).into_iter().collect();
         let credential = of("CREDENTIALS_DIRECTORY").map(|directory| directory.join("pgpass"));
         let home = of("HOME").map(|home| home.join(".pgpass"));
-        files.extend(credential.filter(|file| file.exists()));
-        files.extend(of("PGPASSFILE"));
-        files.extend(home.filter(|file| file.exists()));
-        files.into_iter().map(PasswordFile).collect()
+        let all = [
+            configured.map(PasswordFile::required),
+            credential.map(PasswordFile::usual),
+            of("PGPASSFILE").map(PasswordFile::required),
+            home.map(PasswordFile::usual),
+        ];
+        all.into_iter().flatten().collect()
     }
 
     /// The target of a URL, with its password.

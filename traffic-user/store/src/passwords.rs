@@ -9,7 +9,24 @@ use std::{
 
 /// A file of passwords.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PasswordFile(pub PathBuf);
+pub struct PasswordFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Whether it is left out while it does not exist.
+    pub may_be_missing: bool,
+}
+
+impl PasswordFile {
+    /// One that somebody named.
+    pub fn required(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), may_be_missing: false }
+    }
+
+    /// One that is looked for at its usual place.
+    pub fn usual(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), may_be_missing: true }
+    }
+}
 
 /// Bytes. A line for each of some stores.
 const MOST_PASSWORD_BYTES: u64 = 1 << 20;
@@ -26,8 +43,11 @@ pub(crate) fn find(
     files: &[PasswordFile],
     is_its: impl Fn([&str; 4]) -> bool,
 ) -> Result<Option<String>, String> {
-    for PasswordFile(file) in files {
-        let text = read_secret(file).map_err(|reason| format!("{}: {reason}", file.display()))?;
+    for PasswordFile { path, may_be_missing } in files {
+        if *may_be_missing && !path.exists() {
+            continue;
+        }
+        let text = read_secret(path).map_err(|reason| format!("{}: {reason}", path.display()))?;
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let fields = fields(line);
             let [host, port, database, user, password] = &fields[..] else { continue };

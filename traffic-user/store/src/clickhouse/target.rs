@@ -97,7 +97,7 @@ impl Target {
         &self.name
     }
 
-    /// Takes the password for this store from the first file that has one.
+    /// Takes the password for this store from the first file that has one. Without any, it has none.
     ///
     /// # Errors
     /// When a file cannot be read, or others than its owner may read it.
@@ -165,13 +165,15 @@ mod tests {
             assert!(error.contains("remove it") && !error.contains("hunter2"), "{error}");
         }
         let directory = tempfile::tempdir().unwrap();
-        let file = PasswordFile(directory.path().join("pgpass"));
-        fs::write(&file.0, "db:5432:t:ship:no\ndb:8443:t:ship:hunter2\n").unwrap();
-        fs::set_permissions(&file.0, fs::Permissions::from_mode(0o600)).unwrap();
+        let file = PasswordFile::required(directory.path().join("pgpass"));
+        fs::write(&file.path, "db:5432:t:ship:no\ndb:8443:t:ship:hunter2\n").unwrap();
+        fs::set_permissions(&file.path, fs::Permissions::from_mode(0o600)).unwrap();
         let of = |url| Target::parse(url).unwrap().with_password(std::slice::from_ref(&file)).unwrap();
         let target = of("clickhouse+https://ship@db/t");
         assert_eq!(target.password, Some(Secret("hunter2".to_owned())));
         assert!(!format!("{target:?}").contains("hunter2"));
         assert_eq!(of("clickhouse+https://ship@db/u").password, None);
+        fs::write(&file.path, "").unwrap();
+        assert_eq!(target.with_password(&[file]).unwrap().password, None);
     }
 }

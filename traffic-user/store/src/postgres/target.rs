@@ -24,6 +24,8 @@ pub(super) enum Encryption {
 #[derive(Clone, Debug)]
 pub struct Target {
     pub(super) config: Config,
+    /// The same without a password.
+    without_password: Box<Config>,
     pub(super) encryption: Encryption,
     pub(super) root_file: Option<PathBuf>,
     name: String,
@@ -70,7 +72,8 @@ impl Target {
         }
         config.ssl_mode(if encryption == Encryption::Off { SslMode::Disable } else { SslMode::Require });
         config.application_name("trafctl");
-        Ok(Self { config, encryption, root_file, name: place.to_owned() })
+        let without_password = Box::new(config.clone());
+        Ok(Self { config, without_password, encryption, root_file, name: place.to_owned() })
     }
 
     /// Its URL without options, for people.
@@ -78,7 +81,7 @@ impl Target {
         &self.name
     }
 
-    /// Takes the password for this store from the first file that has one.
+    /// Takes the password for this store from the first file that has one. Without any, it has none.
     ///
     /// # Errors
     /// When a file cannot be read, or others than its owner may read it.
@@ -96,6 +99,7 @@ impl Target {
             let is_database = fits(database, self.config.get_dbname().unwrap_or(user_is));
             is_host && is_port && is_database && fits(user, user_is)
         });
+        self.config = (*self.without_password).clone();
         if let Some(password) = found? {
             self.config.password(password);
         }
@@ -154,10 +158,10 @@ mod tests {
     #[test]
     fn the_password_is_that_of_the_first_line_that_fits() {
         let directory = tempfile::tempdir().unwrap();
-        let file = PasswordFile(directory.path().join("pgpass"));
+        let file = PasswordFile::required(directory.path().join("pgpass"));
         let text = "# a comment\ndb:5432:other:ship:no\ndb:*:traffic:ship:a\\:b\\\\c:d\n*:*:*:*:last\n";
-        fs::write(&file.0, text).unwrap();
-        let allow = |mode| fs::set_permissions(&file.0, fs::Permissions::from_mode(mode)).unwrap();
+        fs::write(&file.path, text).unwrap();
+        let allow = |mode| fs::set_permissions(&file.path, fs::Permissions::from_mode(mode)).unwrap();
         allow(0o600);
         let password = |url: &str| {
             let target = Target::parse(url).unwrap().with_password(std::slice::from_ref(&file))?;
@@ -171,7 +175,31 @@ mod tests {
         let error = password("postgresql://ship@db/traffic").unwrap_err();
         assert!(error.contains("chmod 600") && error.contains("pgpass"), "{error}");
         allow(0o600);
-        fs::remove_file(&file.0).unwrap();
+        fs::remove_file(&file.path).unwrap();
         assert!(password("postgresql://ship@db/traffic").is_err());
+    }
+
+    #[test]
+    fn a_password_is_that_of_the_last_reading() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = PasswordFile::usual(directory.path().join("pgpass"));
+        let mut target = Target::parse("postgresql://ship@db/traffic").unwrap();
+        let mut password = |text: Option<&str>| {
+            match text {
+                Some(text) => fs::write(&file.path, text).unwrap(),
+                None => drop(fs::remove_file(&file.path)),
+            }
+            if text.is_some() {
+                fs::set_permissions(&file.path, fs::Permissions::from_mode(0o600)).unwrap();
+            }
+            target = target.clone().with_password(std::slice::from_ref(&file)).unwrap();
+            target.config.get_password().map(|text| String::from_utf8_lossy(text).into_owned())
+        };
+        assert_eq!(password(None), None);
+        assert_eq!(password(Some("*:*:*:*:one\n")).as_deref(), Some("one"));
+        assert_eq!(password(Some("*:*:*:*:two\n")).as_deref(), Some("two"));
+        assert_eq!(password(Some("other:*:*:*:three\n")), None);
+        assert_eq!(password(Some("*:*:*:*:four\n")).as_deref(), Some("four"));
+        assert_eq!(password(None), None);
     }
 }
