@@ -2,7 +2,7 @@
 
 use traffic_model::calendar::{Calendar, Level, Retention};
 
-use crate::{By, Ledger, LedgerConfig, ReportQuery, testing::*};
+use crate::{By, Ledger, LedgerConfig, ReportQuery, testing::*, time::borders::Borders};
 
 const HOUR: i64 = 3600;
 const DAY: i64 = 86_400;
@@ -105,6 +105,78 @@ fn an_update_that_comes_in_time_applies_to_the_open_month() {
         assert_eq!(closed.end.as_second(), by_rules.0, "{old} {new}");
         assert_eq!(steps(&file.ledger, By::Month).len(), 3);
     }
+}
+
+/// The stored days and months that hold an instant: level, start, end, name.
+fn stored_around(ledger: &Ledger, instant: i64) -> Vec<(u8, i64, i64, String)> {
+    let sql = "SELECT level, start, end, name FROM border WHERE start <= ?1 AND end > ?1 ORDER BY level";
+    let mut statement = ledger.conn.prepare(sql).unwrap();
+    let rows = statement.query_map([instant], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)));
+    rows.unwrap().map(Result::unwrap).collect()
+}
+
+#[test]
+fn the_first_traffic_after_an_update_may_lie_between_the_former_end_and_the_new_one() {
+    let updates = CHANGES.into_iter().filter(|(old, new)| (old - new).abs() < 12 * 3600);
+    for ((old, new), after_s) in updates.flat_map(|update| [(update, 0), (update, 300)]) {
+        // The day after the last reading begins with and without a month.
+        for (last, next) in [("2026-08-28T20:00:00Z", "2026-08-29"), ("2026-08-31T20:00:00Z", "2026-09-01")] {
+            let midnights = [old, new].map(|offset| at(&format!("{next}T00:00:00Z")) - i64::from(offset));
+            let between = midnights[0].min(midnights[1]) + after_s;
+            let mut file = ledger_with(config(calendar(old, None)));
+            let mut node = Node::balanced(at("2026-08-22T00:00:00Z") - i64::from(old));
+            while node.wall.as_second() < at(last) - i64::from(old) {
+                node.traffic("101", 1, [1, 1000, 1, 100]).pass(7200).drain(&mut file.ledger);
+            }
+            let rules = calendar(new, None);
+            file.ledger.calendar = rules.clone();
+            let pause_s = between + 300 - node.wall.as_second();
+            node.traffic("101", 1, [1, 1000, 1, 100]).pass(pause_s.unsigned_abs()).drain(&mut file.ledger);
+            let [day, month] = stored_around(&file.ledger, between).try_into().unwrap();
+            assert_eq!((day.0, month.0), (2, 3));
+            assert!(month.1 <= day.1 && day.2 <= month.2, "{day:?} in {month:?}");
+            assert_eq!(day.3, rules.label(Level::Day, between).unwrap(), "{old} {new} {next}");
+            assert_eq!(month.3[..7], rules.label(Level::Month, between).unwrap(), "{old} {new} {next}");
+            file.ledger.maintain(node.wall).unwrap();
+            assert_whole(&file.ledger, &node);
+        }
+    }
+}
+
+#[test]
+fn a_day_whose_hours_were_dropped_keeps_its_end() {
+    let retention = Retention { five_minutes_days: 35, hours_months: 3 };
+    let mut file = ledger_with(LedgerConfig { retention, ..config(calendar(18_000, None)) });
+    // The last hour of the day, until which it lasts by these rules alone.
+    let last = at("2026-01-24T18:30:00Z");
+    let mut node = Node::balanced(last - 7200);
+    node.drain(&mut file.ledger);
+    node.traffic("101", 1, [1, 1000, 1, 100]).pass(7200).drain(&mut file.ledger);
+    let before = stored_around(&file.ledger, last);
+    for days in [300, 1, 1] {
+        node.traffic("101", 1, [1, 1000, 1, 100]).pass(86_400 * days).drain(&mut file.ledger);
+    }
+    file.ledger.maintain(node.wall).unwrap();
+    assert_eq!(sums(&file.ledger, "traffic_hour").len(), 1);
+    let hours = "SELECT count(*) FROM unit WHERE level < 2 AND start < ?1";
+    let hours: i64 = file.ledger.conn.query_row(hours, [last + DAY], |row| row.get(0)).unwrap();
+    assert_eq!(hours, 0, "dropped");
+    // As an import does it, into time between the day and the next one that is stored.
+    let rules = calendar(21_600, None);
+    Borders::new(&file.ledger.conn, &rules).book(node.wall.as_second() - 20 * DAY).unwrap();
+    assert_eq!(stored_around(&file.ledger, last), before);
+    assert_eq!(steps(&file.ledger, By::Day)[0], ("2026-01-24".to_owned(), 1000));
+}
+
+#[test]
+fn a_month_does_not_end_within_a_day() {
+    // The month would end two hours before the day does that was booked last.
+    let file = ledger_with(config(calendar(-43_200, None)));
+    let last = at("2026-08-30T13:00:00Z");
+    Borders::new(&file.ledger.conn, &calendar(-43_200, None)).book(last).unwrap();
+    Borders::new(&file.ledger.conn, &calendar(50_400, None)).book(at("2026-09-05T00:00:00Z")).unwrap();
+    let [day, month] = stored_around(&file.ledger, last).try_into().unwrap();
+    assert!(month.1 <= day.1 && day.2 <= month.2, "{day:?} in {month:?}");
 }
 
 #[test]

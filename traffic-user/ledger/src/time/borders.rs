@@ -165,23 +165,25 @@ impl<'a> Borders<'a> {
     /// written into them.
     pub fn book(&self, bucket: i64) -> Result<(), LedgerError> {
         for level in [Level::Month, Level::Day] {
-            if let Some(stored) = self.store(level, bucket)? {
-                self.refresh_end(level, &stored)?;
+            // Before it is decided whether the bucket is in it: the bucket may be between its two ends.
+            if let Some(last) = self.before(level, bucket)? {
+                self.refresh_end(level, &last)?;
             }
+            self.store(level, bucket)?;
         }
         Ok(())
     }
 
-    /// Stores the unit that contains an instant, unless it is stored: then it is returned.
-    pub fn store(&self, level: Level, at: i64) -> Result<Option<NamedUnit>, LedgerError> {
-        let stored = self.before(level, at)?.filter(|unit| at < unit.end);
-        if stored.is_none() {
-            let unit = self.named(level, at)?;
-            self.conn
-                .prepare_cached("INSERT INTO border (level, start, end, name) VALUES (?1, ?2, ?3, ?4)")?
-                .execute(params![level as u8, unit.start, unit.end, unit.name.to_string()])?;
+    /// Stores the unit that contains an instant, unless it is stored.
+    pub fn store(&self, level: Level, at: i64) -> Result<(), LedgerError> {
+        if self.before(level, at)?.is_some_and(|unit| at < unit.end) {
+            return Ok(());
         }
-        Ok(stored)
+        let unit = self.named(level, at)?;
+        self.conn
+            .prepare_cached("INSERT INTO border (level, start, end, name) VALUES (?1, ?2, ?3, ?4)")?
+            .execute(params![level as u8, unit.start, unit.end, unit.name.to_string()])?;
+        Ok(())
     }
 
     /// Moves the end of a unit to where the current rules put it, as long as nothing was written between the
@@ -198,9 +200,10 @@ impl<'a> Borders<'a> {
             }
         }
         let (from, to) = (end.min(unit.end), end.max(unit.end));
-        let written = "SELECT 1 FROM unit WHERE level < 2 AND end > ?1 AND start < ?2";
-        // A unit that begins where this one ends keeps its neighbour.
-        let stored = "SELECT 1 FROM border WHERE start >= ?1 AND start <= ?2";
+        // Of a day whose hours were dropped, nobody knows any more where in it something was written.
+        let written = "SELECT 1 FROM unit WHERE (level < 2 OR finest) AND end > ?1 AND start < ?2";
+        // A unit that begins where this one ends keeps its neighbour. A month does not end within a day.
+        let stored = "SELECT 1 FROM border WHERE start >= ?1 AND start <= ?2 OR end > ?1 AND end < ?2";
         let closed = "SELECT 1 FROM period WHERE start < ?2 AND end >= ?1";
         if self.conn.prepare_cached(written)?.exists([from, to])?
             || self.conn.prepare_cached(closed)?.exists([from, to])?
