@@ -18,6 +18,7 @@ use crate::namespace::{DIRECTORY, Namespace, PREFIX};
 use crate::process::run_ok;
 use crate::tap::Tap;
 use crate::venet::Venet;
+use crate::witness::init::INSTANCES;
 
 /// A hosting node in network namespaces. It creates containers, taps and `venet0`, each of which ends with
 /// its guard or with the node.
@@ -258,7 +259,7 @@ pub fn trafctl_program() -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Removes namespaces, mounts and directories that killed test processes left behind.
+/// Removes namespaces, mounts, directories and traces that killed test processes left behind.
 ///
 /// # Errors
 ///
@@ -267,6 +268,10 @@ pub fn sweep() -> Result<()> {
     crate::require_root()?;
     for name in leftovers(Path::new(DIRECTORY))? {
         run_ok(Command::new("ip").args(["netns", "delete", &name]))?;
+    }
+    for name in leftovers(Path::new(INSTANCES))? {
+        let instance = Path::new(INSTANCES).join(name);
+        fs::remove_dir(&instance).with_context(|| format!("cannot remove {}", instance.display()))?;
     }
     let parent = std::env::temp_dir();
     for name in leftovers(&parent)? {

@@ -5,7 +5,6 @@ use std::{
     io::{BufRead as _, BufReader, Read as _},
     net::{IpAddr, SocketAddr},
     process::Stdio,
-    thread,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -16,6 +15,7 @@ use traffic_tests::{
     container::{HOST_V4, HOST_V6, introduce},
     process::{run_ok, run_with_input},
     traffic::{UdpCount, send_raw, tcp_exchange, udp_send},
+    witness::InitWitness,
 };
 
 const fn at(address: IpAddr) -> SocketAddr {
@@ -66,6 +66,9 @@ fn reconciled<T>(lab: &Lab, action: impl FnOnce() -> Result<T>) -> Result<(T, Va
     ensure!(output.status.success(), "{line}");
     Ok((done?, serde_json::from_slice(&output.stdout)?))
 }
+
+/// Attempts of a measurement in which packets pass in interrupts.
+const ATTEMPTS: u32 = 10;
 
 /// Packets and bytes.
 type Amount = (u64, u64);
@@ -185,31 +188,44 @@ fn streams_and_drops_on_a_routed_uplink_leave_no_difference() -> Result<()> {
             .args("qdisc replace dev eth0 root tbf rate 80mbit burst 20000 limit 20000".split_whitespace()),
     )?;
     attach(&lab)?;
-    let (lost, document) = reconciled(&lab, || {
-        // Super-packets in both directions, through a shaper that drops some.
-        for (one, other, address) in [(&a, &world, world.v4()), (&b, &world, world.v6())] {
-            tcp_exchange(one.namespace(), other.namespace(), at(address), 4 << 20, 1 << 20)?;
+    let measure = || {
+        reconciled(&lab, || {
+            // Super-packets in both directions, through a shaper that drops some.
+            for (one, other, address) in [(&a, &world, world.v4()), (&b, &world, world.v6())] {
+                tcp_exchange(one.namespace(), other.namespace(), at(address), 1 << 20, 1 << 20)?;
+            }
+            tcp_exchange(a.namespace(), b.namespace(), at(b.v4()), 4 << 20, 1 << 20)?;
+            udp_send(a.namespace(), world.namespace(), SocketAddr::new(world.v4(), 9), 41, 300)
+        })
+    };
+    // Some kernels run no tracing program while process 1 runs (docs/drops.md, "Limits").
+    for attempt in 1.. {
+        let init = InitWitness::start("reconcile-routed")?;
+        let (lost, document) = measure()?;
+        match is_explained(&lost, &document) {
+            Err(error) if attempt == ATTEMPTS || init.packets()? == 0 => return Err(error),
+            Err(_) => {}
+            Ok(()) => break,
         }
-        thread::scope(|scope| {
-            let across =
-                scope.spawn(|| tcp_exchange(a.namespace(), b.namespace(), at(b.v4()), 4 << 20, 1 << 20));
-            across.join().expect("the thread ends")
-        })?;
-        udp_send(a.namespace(), world.namespace(), SocketAddr::new(world.v4(), 9), 41, 300)
-    })?;
-    assert_eq!(lost.packets_received, 0);
+    }
+    Ok(())
+}
+
+/// Whether every packet of the streams has a name: none arrived of `lost`.
+fn is_explained(lost: &UdpCount, document: &Value) -> Result<()> {
     let (from, to) = (&document["from_containers"], &document["to_containers"]);
     is_even(from)?;
     is_even(to)?;
     // The bridge is the gateway, and no address file says whose the addresses are.
     let dropped = amount(&from["dropped_hidden"]);
+    ensure!(lost.packets_received == 0, "{lost:?}");
     ensure!(dropped.0 > lost.packets && dropped.1 > lost.l3_bytes, "the shaper dropped nothing: {from:#}");
-    ensure!(way(from, "eth0").0 > 6000 && way(from, "containers").0 > 3000, "{from:#}");
-    assert_eq!((ends(from), ends(to)), (2, 2), "{document:#}");
+    ensure!(way(from, "eth0").0 > 1400 && way(from, "containers").0 > 3000, "{from:#}");
+    ensure!((ends(from), ends(to)) == (2, 2), "{document:#}");
     let uplink = &document["uplinks"][0];
     is_even(&uplink["sent"])?;
-    assert_eq!(way(&uplink["sent"], "containers"), way(from, "eth0"), "{uplink:#}");
-    assert_eq!(way(&uplink["received"], "containers"), way(to, "eth0"), "{uplink:#}");
+    ensure!(way(&uplink["sent"], "containers") == way(from, "eth0"), "{uplink:#}");
+    ensure!(way(&uplink["received"], "containers") == way(to, "eth0"), "{uplink:#}");
     Ok(())
 }
 

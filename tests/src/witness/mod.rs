@@ -8,9 +8,11 @@
 //! | [`NftWitness`] | both ways | buffers | layer 3, buffers |
 //! | [`Capture`] | both ways | buffers, one by one | layer 2, buffers |
 //! | [`WireWitness`] | both ways | on the wire, by peer | layer 3, on the wire |
+//! | [`InitWitness`] | interrupts of process 1 | buffers, one by one | none |
 
 mod capture;
 mod htb;
+pub(crate) mod init;
 mod interface;
 mod nft;
 mod qdisc;
@@ -18,6 +20,7 @@ mod wire;
 
 pub use capture::{Capture, CapturedPacket, read_pcap};
 pub use htb::{Filter, HtbWitness};
+pub use init::InitWitness;
 pub use interface::InterfaceStatistics;
 pub use nft::{NftCount, NftCounter, NftDirection, NftWitness, StrayResets};
 pub use qdisc::{QdiscCount, QdiscWitness};

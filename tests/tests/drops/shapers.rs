@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use anyhow::{Result, ensure};
 use traffic_tests::check::eventually;
 use traffic_tests::traffic::{Superdatagrams, tcp_transfer, udp_send, udp_send_segmented};
-use traffic_tests::witness::{Side, WireWitness};
+use traffic_tests::witness::{InitWitness, Side, WireWitness};
 use traffic_tests::{Container, Lab};
 
 use crate::node::{
@@ -152,7 +152,7 @@ fn super_packets_count_as_their_segments_once() -> Result<()> {
 
 /// Attempts of a transfer of which each drop must be seen. Some kernels run no tracing program while process 1 runs:
 /// what is dropped in an interrupt of that process is missing (docs/drops.md, "Limits").
-const ATTEMPTS: usize = 10;
+const ATTEMPTS: u32 = 10;
 
 /// Each drop of TCP's super-packets and retransmissions is seen, and none is that arrived.
 #[test]
@@ -166,10 +166,13 @@ fn a_tcp_connection_below_a_shaper_has_its_retransmissions_counted_and_its_losse
     // What reaches the receiver after its socket has ended is in no figure of the connection.
     let witness = WireWitness::start(&b.namespace().path(), "eth0", Side::Container)?;
     for to in [b.v4(), b.v6()] {
-        let mut missing = Vec::new();
-        while missing.last() != Some(&Amount::default()) {
-            ensure!(missing.len() < ATTEMPTS, "drops are missing in each attempt: {missing:?}");
-            missing.push(transfer(&lab, [&a, &b], (to, &witness))?);
+        for attempt in 1.. {
+            let init = InitWitness::start("drops-tcp")?;
+            let missing = transfer(&lab, [&a, &b], (to, &witness))?;
+            if missing == Amount::default() {
+                break;
+            }
+            ensure!(init.packets()? > 0 && attempt < ATTEMPTS, "attempt {attempt}: {missing:?} is missing");
         }
     }
     all_attributed(&dump(&lab)?)
