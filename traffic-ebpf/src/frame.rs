@@ -82,6 +82,12 @@ pub fn is_here(device: *const u8) -> bool {
     field::<u32>(net, of_kernel!(net_inum)) == of_kernel!(namespace_inode)
 }
 
+/// Whether an address that begins with these four bytes is a broadcast or multicast address.
+#[inline(always)]
+pub fn is_to_many(begin: u32, is_ipv4: bool) -> bool {
+    if is_ipv4 { begin >> 28 == 0xe || begin == u32::MAX } else { begin >> 24 == 0xff }
+}
+
 /// The address of the device that a packet is at.
 #[inline(always)]
 pub fn device_address(skb: *const u8) -> u64 {

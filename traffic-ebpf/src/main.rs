@@ -59,6 +59,7 @@ mod headers;
 mod interfaces;
 mod maps;
 mod no_container;
+mod object;
 mod parse;
 mod segments;
 mod shaping;
@@ -227,14 +228,3 @@ fn add<P: Parts>(
     P::counted(skb, place);
     Ok(())
 }
-
-#[cfg(not(test))]
-#[panic_handler]
-fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}
-
-/// Only GPL-compatible programs may call the helpers that read the kernel's `sk_buff`.
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -49,6 +49,8 @@ mod interfaces;
 mod kernel_layout;
 mod kinds;
 mod maps;
+#[path = "../object.rs"]
+mod object;
 #[path = "../segments.rs"]
 mod segments;
 mod sides;
@@ -117,14 +119,3 @@ fn dropped(ctx: &BtfTracePointContext) -> Option<()> {
     }
     Some(())
 }
-
-#[cfg(not(test))]
-#[panic_handler]
-fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}
-
-/// Only GPL-compatible programs may call the helpers that read the kernel's memory.
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

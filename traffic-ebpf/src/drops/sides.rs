@@ -10,7 +10,7 @@ use traffic_common::{
 use crate::{
     class_table::{slot_in, slot_of},
     finding::{ADDRESSES_V4, ADDRESSES_V6, NODE_ADDRESSES},
-    frame::Frame,
+    frame::{self, Frame},
     headers::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV4_HEADER_LEN, Ipv4Header},
     interfaces::entry_of,
     segments::{Buffer as _, forgotten},
@@ -205,11 +205,7 @@ impl Addresses {
     /// Whether the packet was to go to many.
     #[inline(always)]
     pub fn is_to_many(&self) -> bool {
-        let [first, ..] = v4(&self.destination);
-        match self.family {
-            Family::Ipv4 => first >> 4 == 0xe || v4(&self.destination) == [0xff; 4],
-            Family::Ipv6 => first == 0xff,
-        }
+        frame::is_to_many(u32::from_be_bytes(v4(&self.destination)), matches!(self.family, Family::Ipv4))
     }
 
     /// The address at the other end.

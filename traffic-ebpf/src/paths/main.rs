@@ -35,6 +35,8 @@ mod interfaces;
 #[path = "../kernel_layout.rs"]
 mod kernel_layout;
 mod maps;
+#[path = "../object.rs"]
+mod object;
 #[path = "../segments.rs"]
 mod segments;
 
@@ -276,14 +278,15 @@ fn described(frame: &Frame, from: u32, to: u32) -> Handed {
 /// Whether the destination is a broadcast or multicast address. Without a link-layer header, nothing else says so.
 #[inline(always)]
 fn is_to_many(frame: &Frame, (offset, ethertype): (u32, u32)) -> bool {
-    let at = if ethertype == ETHERTYPE_IPV4 { IPV4_DESTINATION } else { IPV6_DESTINATION };
+    let at = match ethertype {
+        ETHERTYPE_IPV4 => IPV4_DESTINATION,
+        ETHERTYPE_IPV6 => IPV6_DESTINATION,
+        _ => return false,
+    };
     // As one word: the verifier wants loads from the stack aligned.
-    let Some(begin) = frame.load::<u32>(offset + at).map(u32::from_be) else { return false };
-    match ethertype {
-        ETHERTYPE_IPV4 => begin >> 28 == 0xe || begin == u32::MAX,
-        ETHERTYPE_IPV6 => begin >> 24 == 0xff,
-        _ => false,
-    }
+    frame
+        .load(offset + at)
+        .is_some_and(|begin| frame::is_to_many(u32::from_be(begin), ethertype == ETHERTYPE_IPV4))
 }
 
 /// One end of a way: the interface, or all those of containers.
@@ -331,14 +334,3 @@ fn is_active() -> bool {
     // SAFETY: volatile, because userspace changes it.
     PATH_CONTROL.get(0).is_some_and(|control| unsafe { (&raw const control.is_active).read_volatile() } != 0)
 }
-
-#[cfg(not(test))]
-#[panic_handler]
-fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}
-
-/// Only GPL-compatible programs may call the helpers that read the kernel's memory.
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

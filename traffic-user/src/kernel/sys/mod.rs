@@ -26,6 +26,9 @@ pub use batch::{lookup_batch, update_batch};
 pub use nested::{nested_map_id, nested_map_ids, put_maps};
 pub use objects::program_name;
 
+/// The command that attaches a program by a link.
+const BPF_LINK_CREATE: libc::c_int = 28;
+
 /// Calls bpf(2).
 ///
 /// # Errors

@@ -7,11 +7,10 @@ use std::{
 
 use aya_obj::generated::bpf_insn;
 
-use super::{bpf, pins::owned};
+use super::{BPF_LINK_CREATE, bpf, pins::owned};
 
 const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_PROG_TEST_RUN: libc::c_int = 10;
-const BPF_LINK_CREATE: libc::c_int = 28;
 /// `BPF_PROG_TYPE_NETFILTER`
 const NETFILTER_PROGRAM: u32 = 32;
 /// `BPF_NETFILTER`

@@ -10,13 +10,12 @@ use std::{
 use traffic_common::Direction;
 
 use super::{
-    bpf,
+    BPF_LINK_CREATE, bpf,
     objects::object_info,
     pins::{self, owned},
 };
 
 const BPF_PROG_QUERY: libc::c_int = 16;
-const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_LINK_UPDATE: libc::c_int = 29;
 const BPF_LINK_GET_FD_BY_ID: libc::c_int = 30;
 const BPF_LINK_DETACH: libc::c_int = 34;
