@@ -30,7 +30,8 @@ const LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// Follows the packets through the node for a while, with programs that are loaded for this time only, and shows where
 /// what containers sent went (an uplink, another container, the node, a tunnel, dropped), where what they received
 /// came from, and who else used the uplinks. `difference` is what no figure explains. The uplinks are those of
-/// the configuration. Ctrl-C ends the measurement early and shows it. Status 1 if it is incomplete.
+/// the configuration. Ctrl-C ends the measurement early and shows it. Status 1 if something could not be followed: a
+/// note says what.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     trafctl reconcile\n  \
@@ -91,20 +92,17 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<Do
     );
     let ways = paths.read()?;
     let mut reconciliation = reconcile(&before, &after, &ways, &config.uplinks);
-    reconciliation.notes.extend(
-        paths
-            .without_local
-            .take()
-            .map(|reason| format!("what is delivered to the node itself is in the difference: {reason}")),
-    );
+    if let Some(reason) = paths.without_local.take() {
+        reconciliation.lacks(format!("what is delivered to the node itself is in the difference: {reason}"));
+    }
     print(&match options.format {
         Format::Table => render::table(&reconciliation, options.human),
         Format::Json => render::json(&reconciliation)?,
     })?;
-    if ways.lost > 0 {
+    if !reconciliation.complete {
         print_message("the measurement is incomplete");
     }
-    Ok(Done::success_if(ways.lost == 0))
+    Ok(Done::success_if(reconciliation.complete))
 }
 
 /// Reads everything that counts. Drops before counters: what was dropped is then in them.

@@ -178,8 +178,18 @@ pub struct Reconciliation {
     pub to_containers: OfContainers,
     /// The uplinks, by name.
     pub uplinks: Vec<Uplink>,
+    /// Whether everything was followed that can be: no note says that something is only in the difference.
+    pub complete: bool,
     /// What the figures lack.
     pub notes: Vec<String>,
+}
+
+impl Reconciliation {
+    /// Notes that something is only in the difference.
+    pub fn lacks(&mut self, what: String) {
+        self.complete = false;
+        self.notes.push(what);
+    }
 }
 
 /// Compares two readings with the ways in between. `uplinks` are the configured names.
@@ -222,7 +232,7 @@ pub fn reconcile(before: &Reading, after: &Reading, ways: &Ways, uplinks: &[Stri
             read_meanwhile: u64::try_from(meanwhile).unwrap_or(u64::MAX),
         }
     };
-    Reconciliation {
+    let mut reconciliation = Reconciliation {
         node: last.node.clone(),
         begin: first.time,
         end: last.time,
@@ -239,8 +249,11 @@ pub fn reconcile(before: &Reading, after: &Reading, ways: &Ways, uplinks: &[Stri
             [Tally::default(), dropped.sides.incoming, Tally::default(), refused_in],
         ),
         uplinks: ends.uplinks().map(|uplink| of_uplink(uplink, before, after, ways, &ends)).collect(),
-        notes: notes(ways, knows_drops, &ends),
-    }
+        complete: true,
+        notes: doubtful(&ends).collect(),
+    };
+    lacking(ways, knows_drops).into_iter().for_each(|what| reconciliation.lacks(what));
+    reconciliation
 }
 
 /// What the hooks counted for containers, without what is no IP: it has no way that anybody follows.
@@ -393,26 +406,31 @@ fn difference(a: Tally, b: Tally) -> Difference {
     Difference { packets: signed(a.packets, b.packets), bytes: signed(a.bytes, b.bytes) }
 }
 
-fn notes(ways: &Ways, knows_drops: bool, ends: &Ends<'_>) -> Vec<String> {
-    let mut notes = Vec::new();
+/// What is only in the difference.
+fn lacking(ways: &Ways, knows_drops: bool) -> Vec<String> {
+    let mut lacking = Vec::new();
     if !knows_drops {
-        notes.push(
+        lacking.push(
             "drops are not counted on this node, or their counters were made anew meanwhile: what was dropped is in \
              the difference"
                 .to_owned(),
         );
     }
     if ways.lost > 0 {
-        notes.push(format!(
+        lacking.push(format!(
             "{} packets found no room in a table, or were not seen from the beginning: they are in the difference",
             ways.lost
         ));
     }
-    notes.extend(ends.mixed_bridges().map(|bridge| {
+    lacking
+}
+
+/// What has an end, and perhaps the wrong one.
+fn doubtful(ends: &Ends<'_>) -> impl Iterator<Item = String> {
+    ends.mixed_bridges().map(|bridge| {
         format!(
             "of super-packets that the node routes from the bridge {bridge} and cuts itself, it is not sure who sent \
              them: both an uplink and containers are its ports"
         )
-    }));
-    notes
+    })
 }

@@ -232,6 +232,7 @@ fn what_containers_received_has_an_origin() {
     // Without drop counters before, it is not known what was dropped.
     assert_eq!((of.counted.packets, of.dropped, of.difference.packets), (713, None, -5));
     assert_eq!(of.refused, tally(5).into());
+    assert!(!found.complete);
     assert_eq!(found.notes.len(), 3, "drops, lost packets, and the bridge: {:?}", found.notes);
 }
 
