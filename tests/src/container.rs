@@ -218,7 +218,7 @@ impl Container {
     /// When it is stopped.
     pub fn stop(&mut self) -> Result<()> {
         // The interface first: a deleted namespace removes its interfaces only some time later.
-        in_host(&self.host, &format!("link delete {}\n", self.interface))?;
+        self.unplug()?;
         self.namespace.delete()
     }
 
@@ -233,7 +233,34 @@ impl Container {
         self.connect()
     }
 
+    /// Takes the container off its node, as a live migration does: its interface is deleted, and what runs in it goes
+    /// on. [`Container::plug_into`] connects it again.
+    ///
+    /// # Errors
+    ///
+    /// When it has no interface.
+    pub fn unplug(&self) -> Result<()> {
+        in_host(&self.host, &format!("link delete {}\n", self.interface))
+    }
+
+    /// Gives the container its interface on another node, with the same name and hardware address. It is down inside:
+    /// nothing passes before [`Container::bring_up`].
+    ///
+    /// # Errors
+    ///
+    /// When the name is in use there, or the container is stopped.
+    pub fn plug_into(&mut self, host: &Namespace, bridge: &Bridge) -> Result<()> {
+        (self.host, self.bridge) = (host.name().to_owned(), bridge.name);
+        self.plug()
+    }
+
     fn connect(&self) -> Result<()> {
+        self.plug()?;
+        self.bring_up()
+    }
+
+    /// Creates the interface, with its end on the bridge of the host.
+    fn plug(&self) -> Result<()> {
         let Self { interface, bridge, mac, .. } = self;
         let namespace = self.namespace.name();
         let host_mac = Mac::of(interface, 0xfe);
@@ -254,7 +281,16 @@ impl Container {
             interface,
             "master",
             "static",
-        ]))?;
+        ]))
+        .map(drop)
+    }
+
+    /// Brings the interface up inside, with all addresses. The container then knows the host but no other container.
+    ///
+    /// # Errors
+    ///
+    /// When it has no interface, or has an address already.
+    pub fn bring_up(&self) -> Result<()> {
         let addresses: String = self.addresses.iter().map(|&address| add_address(address)).collect();
         self.namespace.ip_batch(&format!(
             "{addresses}link set eth0 up
@@ -262,7 +298,7 @@ impl Container {
              route add ::/0 dev eth0\n{}",
             neighbours(&[HOST_V4.into(), HOST_V6.into()], BRIDGE_MAC, "eth0")
         ))?;
-        await_forwarding(&self.host, interface)
+        await_forwarding(&self.host, &self.interface)
     }
 
     fn known_to_host(&self, addresses: &[IpAddr]) -> String {

@@ -18,6 +18,7 @@
 //! - [`soak`]: a long run of mixed traffic under disturbances.
 //! - [`systemd`]: a systemd in namespaces that runs the shipped unit.
 //! - [`postgres`], [`clickhouse`]: a real PostgreSQL and a real ClickHouse, which end with their guards.
+//! - [`wall_clock`]: clocks of programs, which a test sets.
 //! - [`process`]: commands whose failure is an error, and children that end with their guard.
 //!
 //! Nothing here uses the code under test, so the lab's figures are independent of it. Everything needs root,
@@ -48,6 +49,7 @@ pub mod tap;
 pub mod traffic;
 pub mod tun;
 pub mod venet;
+pub mod wall_clock;
 pub mod witness;
 
 pub use container::Container;

@@ -1,15 +1,13 @@
 //! The ledger across a reboot and clock steps while the daemon runs. Losses are recorded as gaps, and
 //! everything else is billed once.
 
-use std::{fs, net::SocketAddr, process::Command, time::SystemTime};
+use std::{fs, net::SocketAddr, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 use traffic_tests::{
     Container, Counters, Daemon, Lab, Resync, check::eventually, process::run_ok, traffic::udp_send,
+    wall_clock,
 };
-
-/// Debian's libfaketime. The dynamic linker expands `$LIB` on every architecture.
-const FAKETIME: &str = "/usr/$LIB/faketime/libfaketime.so.1";
 
 fn node(name: &str) -> Result<(Lab, Container, Container)> {
     Lab::with_two(name, "1 0.0.0.0/0\n1 ::/0\n2 10.1.0.2/32\n", "[drain]\ninterval = \"100ms\"\n")
@@ -74,13 +72,9 @@ fn a_reboot_loses_only_what_was_not_drained_and_records_a_gap() -> Result<()> {
 fn a_clock_set_by_hours_loses_nothing_and_is_recorded() -> Result<()> {
     let (lab, a, b) = node("clocks-step")?;
     let offset = lab.write("offset", "+0")?;
-    let mut command = lab.trafctl(&["run"])?;
-    command.env("LD_PRELOAD", FAKETIME).env("FAKETIME_TIMESTAMP_FILE", &offset).env("FAKETIME_NO_CACHE", "1");
-    // Only the wall clock is set, not the monotonic clock.
-    command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-    let mut daemon = Daemon::spawn(&mut command, Resync::Off)?;
+    let mut daemon = Daemon::spawn(&mut wall_clock::of_file(lab.trafctl(&["run"])?, &offset), Resync::Off)?;
     daemon.ready()?;
-    let now = i64::try_from(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs())?;
+    let now = wall_clock::seconds_since_1970()?;
     let mut sum = i64::try_from(send(&a, &b, 50)?)?;
     eventually("the drain", || Ok(recorded(&lab)? == sum))?;
     // Five hours forward, eight hours back, and back to the real time.

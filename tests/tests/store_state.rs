@@ -15,7 +15,7 @@ use serde_json::Value;
 use traffic_ledger::{Ledger, LedgerConfig, testing::Node};
 use traffic_tests::{
     Daemon, Lab, check::eventually, container::introduce, postgres::Postgres, process::Process,
-    traffic::udp_send,
+    traffic::udp_send, wall_clock,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -209,9 +209,6 @@ fn a_day_that_differs_does_so_until_a_comparison_has_seen_it_equal() -> Result<(
     Ok(())
 }
 
-/// Debian's libfaketime. The dynamic linker expands `$LIB` on every architecture.
-const FAKETIME: &str = "/usr/$LIB/faketime/libfaketime.so.1";
-
 #[test]
 fn a_store_of_the_command_line_is_compared_and_leaves_the_state_alone() -> Result<()> {
     let lab = Lab::new("store-to")?;
@@ -220,8 +217,7 @@ fn a_store_of_the_command_line_is_compared_and_leaves_the_state_alone() -> Resul
     lab.run_ok(&["ship", "--once", "--to", &url])?;
     server.query("update trafctl.container set label = label || 'x' where name = '101'")?;
     // Its clock runs so fast that each night comes within seconds.
-    let mut command = lab.trafctl(&["ship", "--to", &url])?;
-    command.env("LD_PRELOAD", FAKETIME).env("FAKETIME", "+0 x10000").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    let mut command = wall_clock::shifted(lab.trafctl(&["ship", "--to", &url])?, "+0 x10000");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(lab.path("shipper"))?);
     let shipper = Process::spawn(&mut command)?;
     eventually("the altered row is found", || {

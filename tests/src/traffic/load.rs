@@ -1,5 +1,6 @@
 //! A flow that runs until it is stopped and counts itself.
 
+use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,7 +20,12 @@ pub struct Sent {
     pub bytes: u64,
 }
 
-/// A flow of datagrams of one size, about ten thousand per second, whether they arrive or not.
+/// What a container without its interface is told. Its programs try again.
+const NO_WAY: [ErrorKind; 3] =
+    [ErrorKind::NetworkUnreachable, ErrorKind::NetworkDown, ErrorKind::HostUnreachable];
+
+/// A flow of datagrams of one size, about ten thousand per second, whether they arrive or not. It goes on when the
+/// interface of its sender comes back.
 #[derive(Debug)]
 pub struct Load {
     sent: Arc<AtomicU64>,
@@ -27,7 +33,7 @@ pub struct Load {
     packet_bytes: u64,
     sender: Option<JoinHandle<Result<()>>>,
     /// Keeps the port open, so that no ICMP message reports it closed.
-    _receiver: UdpSocket,
+    receiver: Option<UdpSocket>,
 }
 
 impl Load {
@@ -40,6 +46,17 @@ impl Load {
         let receiver =
             to.enter(|| UdpSocket::bind(address).with_context(|| format!("cannot bind to {address}")))?;
         let address = receiver.local_addr()?;
+        let mut load = Self::send(from, address, size)?;
+        load.receiver = Some(receiver);
+        Ok(load)
+    }
+
+    /// Starts to send to an address, at which somebody else may listen.
+    ///
+    /// # Errors
+    ///
+    /// When a socket cannot be set up.
+    pub fn send(from: &Namespace, address: SocketAddr, size: usize) -> Result<Self> {
         let any: SocketAddr = if address.is_ipv4() { ([0; 4], 0).into() } else { ([0; 16], 0).into() };
         let socket = from.enter(|| Ok(UdpSocket::bind(any)?))?;
         let (sent, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
@@ -49,8 +66,11 @@ impl Load {
             let payload = vec![0x5a; size];
             while !ends.load(Ordering::Relaxed) {
                 for _ in 0..10 {
-                    socket.send_to(&payload, address).context("cannot send a datagram")?;
-                    count.fetch_add(1, Ordering::Relaxed);
+                    match socket.send_to(&payload, address) {
+                        Ok(_) => count.fetch_add(1, Ordering::Relaxed),
+                        Err(error) if NO_WAY.contains(&error.kind()) => break,
+                        Err(error) => return Err(error).context("cannot send a datagram"),
+                    };
                 }
                 // Leaves processor time for others: the machine may have few processors.
                 thread::sleep(Duration::from_micros(200));
@@ -58,13 +78,7 @@ impl Load {
             Ok(())
         });
         let headers = if address.is_ipv4() { 28 } else { 48 };
-        Ok(Self {
-            sent,
-            stop,
-            packet_bytes: size as u64 + headers,
-            sender: Some(sender),
-            _receiver: receiver,
-        })
+        Ok(Self { sent, stop, packet_bytes: size as u64 + headers, sender: Some(sender), receiver: None })
     }
 
     /// Datagrams sent so far.

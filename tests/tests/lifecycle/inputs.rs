@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use traffic_tests::process::run_ok;
 use traffic_tests::traffic::udp_send;
-use traffic_tests::{Amounts, Container, Counters, Lab};
+use traffic_tests::{Amounts, Container, Counters, Lab, wall_clock};
 
 use crate::daemon::Daemon;
 use crate::node::{CLASSES, at, eventually, is_well, node, output, pair, problems, stderr, trafctl};
@@ -374,7 +374,6 @@ fn a_result_that_cannot_be_written_is_a_failure() -> Result<()> {
 
 #[test]
 fn a_clock_beyond_the_year_9999_is_reported_and_counting_continues() -> Result<()> {
-    const FAKETIME: &str = "/usr/$LIB/faketime/libfaketime.so.1";
     let lab = node("far-clock")?;
     let (a, b) = pair(&lab)?;
     lab.run_ok(&["attach"])?;
@@ -382,16 +381,12 @@ fn a_clock_beyond_the_year_9999_is_reported_and_counting_continues() -> Result<(
     for arguments in
         [&["dump"][..], &["status"], &["vznetstat"], &["report", "--last", "1d"], &["close", "2026-01"]]
     {
-        let mut command = lab.trafctl(arguments)?;
-        command.env("LD_PRELOAD", FAKETIME).env("FAKETIME", "+8500y");
-        let output = output(&mut command)?;
+        let output = output(&mut wall_clock::shifted(lab.trafctl(arguments)?, "+8500y"))?;
         let told = stderr(&output);
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {told}");
         ensure!(!told.contains("panicked"), "{arguments:?}: {told}");
     }
-    let mut command = lab.trafctl(&["dump"])?;
-    command.env("LD_PRELOAD", FAKETIME).env("FAKETIME", "+8500y");
-    let told = stderr(&output(&mut command)?);
+    let told = stderr(&output(&mut wall_clock::shifted(lab.trafctl(&["dump"])?, "+8500y"))?);
     ensure!(told.contains("outside the years -9999 to 9999; set it"), "{told}");
     counts(&lab, &a, &b)
 }

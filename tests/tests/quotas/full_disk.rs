@@ -3,9 +3,9 @@
 use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
-use traffic_tests::{Daemon, Resync, check::eventually, small_disk::SmallDisk};
+use traffic_tests::{Daemon, Resync, check::eventually, small_disk::SmallDisk, wall_clock};
 
-use super::{PATIENCE, crossings, lines, node, runner_by, send, set_clock, with_clock};
+use super::{PATIENCE, crossings, lines, node, runner_by, send, set_clock};
 
 #[test]
 fn what_is_crossed_while_the_disk_is_full_is_done_once_there_is_room() -> Result<()> {
@@ -20,7 +20,7 @@ fn what_is_crossed_while_the_disk_is_full_is_done_once_there_is_room() -> Result
     );
     lab.write("quotas.toml", &quotas)?;
     set_clock(&clock, 0)?;
-    let mut daemon = Daemon::spawn(&mut with_clock(lab.trafctl(&["run"])?, &clock), Resync::Off)?;
+    let mut daemon = Daemon::spawn(&mut wall_clock::of_file(lab.trafctl(&["run"])?, &clock), Resync::Off)?;
     daemon.ready()?;
     let actions = runner_by(&lab, &clock)?;
     let used = || {

@@ -22,10 +22,9 @@ use traffic_tests::{
     process::{Process, run_ok},
     systemd::{Systemd, unit_named},
     traffic::udp_send,
+    wall_clock,
 };
 
-/// Debian's libfaketime. The dynamic linker expands `$LIB` on every architecture.
-const FAKETIME: &str = "/usr/$LIB/faketime/libfaketime.so.1";
 const PATIENCE: Duration = Duration::from_secs(20);
 const CLASSES: &str = "1 0.0.0.0/0\n1 ::/0\n";
 
@@ -42,9 +41,9 @@ fn script(lab: &Lab, name: &str, text: &str) -> Result<String> {
 
 /// Writes the quotas: so many bytes to container 101 in a day, and an action at 100 %. The day ends hours from now.
 fn quotas(lab: &Lab, bytes: u64, action: &str) -> Result<()> {
-    let hour = seconds_since_1970()? / 3600 % 24;
+    let hour = wall_clock::seconds_since_1970()? / 3600 % 24;
     // These zones have the sign of POSIX: it is noon there.
-    quotas_of(lab, (bytes, "in"), &format!("Etc/GMT{:+}", i64::try_from(hour)? - 12), action)
+    quotas_of(lab, (bytes, "in"), &format!("Etc/GMT{:+}", hour - 12), action)
 }
 
 /// The same for a direction and a time zone.
@@ -88,7 +87,7 @@ fn runner(lab: &Lab) -> Result<Process> {
 
 /// The same by a clock that the file sets.
 fn runner_by(lab: &Lab, clock: &Path) -> Result<Process> {
-    run_actions(lab, with_clock(lab.trafctl(&["quota", "run"])?, clock))
+    run_actions(lab, wall_clock::of_file(lab.trafctl(&["quota", "run"])?, clock))
 }
 
 fn run_actions(lab: &Lab, mut command: Command) -> Result<Process> {
@@ -100,23 +99,9 @@ fn shaper(lab: &Lab) -> Result<String> {
     run_ok(lab.host().command("tc").args(["qdisc", "show", "dev", "veth101.0", "root"]))
 }
 
-/// Gives a program a clock that the file sets.
-fn with_clock(mut command: Command, clock: &Path) -> Command {
-    command.env("LD_PRELOAD", FAKETIME).env("FAKETIME_TIMESTAMP_FILE", clock).env("FAKETIME_NO_CACHE", "1");
-    command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-    command
-}
-
 /// Sets the clock of that file: to so many seconds after noon of 10 November 2026, from now on.
 fn set_clock(clock: &Path, seconds: i64) -> Result<()> {
-    let offset = 1_794_312_000 + seconds - i64::try_from(seconds_since_1970()?)?;
-    let fresh = clock.with_extension("new");
-    fs::write(&fresh, format!("{offset:+}\n"))?;
-    Ok(fs::rename(fresh, clock)?)
-}
-
-fn seconds_since_1970() -> Result<u64> {
-    Ok(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs())
+    wall_clock::set(clock, 1_794_312_000 + seconds)
 }
 
 #[test]

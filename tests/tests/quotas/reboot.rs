@@ -4,9 +4,9 @@ use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
-use traffic_tests::{Daemon, Resync, check::eventually};
+use traffic_tests::{Daemon, Resync, check::eventually, wall_clock};
 
-use super::{PATIENCE, crossings, lines, node, runner, script, send, set_clock, with_clock};
+use super::{PATIENCE, crossings, lines, node, runner, script, send, set_clock};
 
 #[test]
 fn what_was_ordered_before_a_reboot_is_done_after_it() -> Result<()> {
@@ -25,7 +25,7 @@ fn what_was_ordered_before_a_reboot_is_done_after_it() -> Result<()> {
     );
     lab.write("quotas.toml", &quotas)?;
     set_clock(&clock, 0)?;
-    let mut daemon = Daemon::spawn(&mut with_clock(lab.trafctl(&["run"])?, &clock), Resync::Off)?;
+    let mut daemon = Daemon::spawn(&mut wall_clock::of_file(lab.trafctl(&["run"])?, &clock), Resync::Off)?;
     daemon.ready()?;
     let mut first = runner(&lab)?;
     send(&a, &b, 60)?;
@@ -45,7 +45,8 @@ fn what_was_ordered_before_a_reboot_is_done_after_it() -> Result<()> {
     first.wait(PATIENCE)?;
     lab.lose_power([&mut a, &mut b])?;
 
-    let mut daemon = Daemon::spawn(&mut with_clock(lab.in_another_boot(&["run"])?, &clock), Resync::Off)?;
+    let mut daemon =
+        Daemon::spawn(&mut wall_clock::of_file(lab.in_another_boot(&["run"])?, &clock), Resync::Off)?;
     daemon.ready()?;
     fs::write(&go, "")?;
     lab.run_ok(&["quota", "run", "--once"])?;

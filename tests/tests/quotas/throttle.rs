@@ -18,11 +18,11 @@ use traffic_tests::{
     namespace::Namespace,
     process::run_ok,
     traffic::{tcp_transfer, udp_send},
+    wall_clock,
 };
 
 use super::{
     CLASSES, PATIENCE, crossings, lines, node, quotas_of, runner, runner_by, send, set_clock, shaper,
-    with_clock,
 };
 
 /// An example that is shipped.
@@ -47,7 +47,7 @@ fn a_container_over_its_quota_is_throttled_and_the_next_day_lifts_it() -> Result
     let action = format!("command = {}\nlift = {}\nagain = '1m'", words("2mbit"), words("off"));
     quotas_of(&lab, (100_000, "in"), "UTC", &action)?;
     set_clock(&clock, 0)?;
-    let mut daemon = Daemon::spawn(&mut with_clock(lab.trafctl(&["run"])?, &clock), Resync::Off)?;
+    let mut daemon = Daemon::spawn(&mut wall_clock::of_file(lab.trafctl(&["run"])?, &clock), Resync::Off)?;
     daemon.ready()?;
     let actions = runner_by(&lab, &clock)?;
     send(&a, &b, 60)?;
@@ -123,7 +123,7 @@ fn a_container_is_throttled_by_its_mark_and_the_next_day_lifts_it() -> Result<()
     quotas_of(&lab, (100_000, "out"), "UTC", &action)?;
     let clock = lab.path("clock");
     set_clock(&clock, 0)?;
-    let mut daemon = Daemon::spawn(&mut with_clock(lab.trafctl(&["run"])?, &clock), Resync::Off)?;
+    let mut daemon = Daemon::spawn(&mut wall_clock::of_file(lab.trafctl(&["run"])?, &clock), Resync::Off)?;
     daemon.ready()?;
     let actions = runner(&lab)?;
     let udp = |from: &Container, to: IpAddr, datagrams| {
