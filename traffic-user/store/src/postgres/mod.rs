@@ -24,6 +24,7 @@ use std::{collections::BTreeSet, time::Duration};
 use tokio::time::timeout;
 use tokio_postgres::{
     Client, Error, NoTls, Row, Transaction,
+    error::SqlState,
     types::{ToSql, Type},
 };
 use traffic_ledger::{Cell, Content, Kept, TABLES};
@@ -338,7 +339,16 @@ impl Store for Postgres {
     }
 
     async fn put(&mut self, batch: &Batch) -> Result<Put, StoreError> {
-        Self::call(put(&mut self.client, batch)).await
+        let client = &mut self.client;
+        Self::call(async {
+            match put(client, batch).await {
+                // Another node made the partitions of a new month at the same time. The server sees them from the next
+                // transaction on.
+                Err(error) if error.code() == Some(&SqlState::DUPLICATE_TABLE) => put(client, batch).await,
+                done => done,
+            }
+        })
+        .await
     }
 
     async fn take_over(&mut self, takeover: &Takeover) -> Result<(), StoreError> {
