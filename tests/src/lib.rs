@@ -19,6 +19,7 @@
 //! - [`systemd`]: a systemd in namespaces that runs the shipped unit.
 //! - [`postgres`], [`clickhouse`]: a real PostgreSQL and a real ClickHouse, which end with their guards.
 //! - [`wall_clock`]: clocks of programs, which a test sets.
+//! - [`cut_link`]: a link to a server that ends each connection after some bytes.
 //! - [`process`]: commands whose failure is an error, and children that end with their guard.
 //!
 //! Nothing here uses the code under test, so the lab's figures are independent of it. Everything needs root,
@@ -31,6 +32,7 @@ pub mod clickhouse;
 pub mod clickhouse_cluster;
 pub mod container;
 pub mod counters;
+pub mod cut_link;
 pub mod daemon;
 pub mod evidence;
 pub mod foreign;

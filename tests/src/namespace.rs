@@ -127,18 +127,7 @@ impl Namespace {
     ///
     /// When the namespace is gone, or the closure fails.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-        let path = self.path();
-        let inside = move || {
-            let file = fs::File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
-            move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
-                .with_context(|| format!("cannot enter {}", path.display()))?;
-            work()
-        };
-        match std::thread::scope(|scope| scope.spawn(inside).join()) {
-            Ok(result) => result,
-            // Passes on a failed assertion of the closure.
-            Err(panic) => std::panic::resume_unwind(panic),
-        }
+        enter(&self.path(), work)
     }
 
     /// A command that runs inside. It enters only the network: `ip netns exec` would mount a new `/sys`,
@@ -197,6 +186,21 @@ impl Drop for Namespace {
             // ends.
             let _ = self.delete();
         }
+    }
+}
+
+/// As [`Namespace::enter`], for a thread that may outlive the guard.
+pub(crate) fn enter<T: Send>(path: &Path, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let inside = move || {
+        let file = fs::File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+        move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
+            .with_context(|| format!("cannot enter {}", path.display()))?;
+        work()
+    };
+    match std::thread::scope(|scope| scope.spawn(inside).join()) {
+        Ok(result) => result,
+        // Passes on a failed assertion of the closure.
+        Err(panic) => std::panic::resume_unwind(panic),
     }
 }
 

@@ -54,6 +54,15 @@ fn installed() -> Result<PathBuf> {
     Ok(found.pop().context("there is no PostgreSQL; run `cargo xtask setup`")?.1)
 }
 
+/// The options of a server with TLS on 127.0.0.1, by `server.pem` and `server.key` of a directory.
+#[must_use]
+pub fn with_tls(certificates: &Path) -> Vec<String> {
+    let of = certificates.display();
+    let options = ["listen_addresses=127.0.0.1", "ssl=on"].map(str::to_owned);
+    let files = [format!("ssl_cert_file={of}/server.pem"), format!("ssl_key_file={of}/server.key")];
+    options.into_iter().chain(files).flat_map(|option| ["-c".to_owned(), option]).collect()
+}
+
 /// A user that is not root, as the server demands: that of the package.
 fn user() -> Result<(u32, u32)> {
     let id = |option: &str| -> Result<u32> {

@@ -5,6 +5,7 @@ use std::{
     fs,
     net::SocketAddr,
     process::{Output, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
@@ -149,7 +150,7 @@ fn ship_ledgers(directory: &std::path::Path, target: &Target) -> Result<usize> {
             node.traffic("101", 1, [1, 100 + bytes, 2, 300 + bytes]).pass(600).drain(&mut ledger);
         }
         let about = Node { name: node.name.clone(), ..Node::default() };
-        let shipper = Shipper { ledger: &ledger, machine: None, node: &about };
+        let shipper = Shipper { ledger: &ledger, machine: None, node: &about, size: Arc::default() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             let mut store = AnyStore::connect(target).await?;

@@ -12,9 +12,10 @@ mod required;
 mod state;
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -24,7 +25,9 @@ use anyhow::{Context as _, anyhow};
 use jiff::Timestamp;
 use tokio::sync::Notify;
 use traffic_ledger::Ledger;
-use traffic_store::{AnyStore, Node, PasswordFile, Shipped, Shipper, Target, Verified, verify_days};
+use traffic_store::{
+    AnyStore, BatchSize, Node, PasswordFile, Shipped, Shipper, Target, Verified, verify_days,
+};
 
 use crate::{
     config::{Config, IdScope},
@@ -58,6 +61,8 @@ pub struct Shipping {
     pub targets: Vec<Target>,
     /// Where their passwords are.
     passwords: Vec<PasswordFile>,
+    /// How large the batches of each store may be, by its name.
+    sizes: Mutex<BTreeMap<String, Arc<BatchSize>>>,
 }
 
 impl Shipping {
@@ -86,6 +91,7 @@ impl Shipping {
             interval: config.ship.interval,
             targets,
             passwords,
+            sizes: Mutex::default(),
         }
     }
 
@@ -108,9 +114,21 @@ impl Shipping {
             .with_context(|| format!("cannot open the ledger {}", self.ledger.display()))
     }
 
-    /// The shipper of an open ledger.
-    pub fn shipper<'a>(&'a self, ledger: &'a Ledger) -> Shipper<'a> {
-        Shipper { ledger, machine: self.machine.as_deref(), node: &self.node }
+    /// The shipper of an open ledger to a store.
+    pub fn shipper<'a>(&'a self, ledger: &'a Ledger, target: &Target) -> Shipper<'a> {
+        Shipper { ledger, machine: self.machine.as_deref(), node: &self.node, size: self.batch_size(target) }
+    }
+
+    /// How large the batches of a store may be. A process begins where the last one ended.
+    fn batch_size(&self, target: &Target) -> Arc<BatchSize> {
+        let noted = || {
+            let known = ShipState::read(&self.state_dir).ok().filter(|_| self.own_state.is_none());
+            let halvings =
+                known.and_then(|known| known.stores.get(target.name()).map(|store| store.batch_halvings));
+            Arc::new(BatchSize::halved(halvings.unwrap_or_default()))
+        };
+        let mut sizes = self.sizes.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(sizes.entry(target.name().to_owned()).or_insert_with(noted))
     }
 
     /// Ships everything that changed to one store.
@@ -118,10 +136,18 @@ impl Shipping {
     /// # Errors
     /// When the ledger cannot be read or is refused, or the store is away. What it took before stays.
     pub async fn round(&self, target: &Target) -> anyhow::Result<Shipped> {
+        let (shipped, result) = self.try_round(target).await;
+        result.map(|()| shipped)
+    }
+
+    /// The same, also with what was shipped before a failure.
+    async fn try_round(&self, target: &Target) -> (Shipped, anyhow::Result<()>) {
         let mut sent = Sent::default();
         let result = self.send(target, &mut sent).await;
         let error = result.as_ref().err().map(|error| format!("{error:#}"));
+        let batch_halvings = self.batch_size(target).halvings();
         self.note(target.name(), &sent.ledger, |store| {
+            store.batch_halvings = batch_halvings;
             store.rows = store.rows.saturating_add(sent.shipped.rows);
             match &error {
                 Some(_) => store.failures = store.failures.saturating_add(1),
@@ -132,7 +158,7 @@ impl Shipping {
             }
             store.error = error;
         });
-        result.map(|()| sent.shipped)
+        (sent.shipped, result)
     }
 
     async fn send(&self, target: &Target, sent: &mut Sent) -> anyhow::Result<()> {
@@ -149,7 +175,7 @@ impl Shipping {
                 tracing::info!("{}: shipped {} rows, {left} parts are left", target.name(), shipped.rows);
             }
         };
-        sent.shipped = self.shipper(&ledger).ship(&mut store, &mut on_step).await?;
+        sent.shipped = self.shipper(&ledger, target).ship(&mut store, &mut on_step).await?;
         Ok(())
     }
 
@@ -225,7 +251,7 @@ impl Shipping {
         let until = daily::end(ledger, now_s)?;
         let scope = daily::scope(noted.compared.as_ref(), ledger, until)?;
         let mut store = self.connect(target).await?;
-        let verified = verify_days(&self.shipper(ledger), &mut store, scope).await?;
+        let verified = verify_days(&self.shipper(ledger, target), &mut store, scope).await?;
         let found = daily::found(ledger, &verified, until)?;
         let compared = found.clone().after(noted.compared.as_ref());
         if compared.differing.is_empty() {
@@ -290,8 +316,8 @@ impl Shipping {
         tokio::time::sleep_until(first.into()).await;
         let name = target.name();
         loop {
-            match self.round(target).await {
-                Ok(shipped) => {
+            match self.try_round(target).await {
+                (shipped, Ok(())) => {
                     if *failures > 0 {
                         tracing::info!("{name}: shipping again, {} rows", shipped.rows);
                     }
@@ -299,9 +325,10 @@ impl Shipping {
                     *failures = 0;
                     shipped_all.notify_one();
                 }
-                Err(error) => {
+                (shipped, Err(error)) => {
                     tracing::error!("cannot ship to {name}: {error:#}");
-                    *failures = failures.saturating_add(1);
+                    // Over a link that ends again and again, a backlog needs many rounds.
+                    *failures = if shipped.rows > 0 { 1 } else { failures.saturating_add(1) };
                 }
             }
             tokio::time::sleep(pause(self.interval, *failures)).await;

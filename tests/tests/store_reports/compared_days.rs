@@ -1,5 +1,7 @@
 //! The comparison of some days: those that changed, and those whose turn it is.
 
+use std::sync::Arc;
+
 use anyhow::{Context as _, Result, ensure};
 use traffic_model::calendar::Calendar;
 use traffic_store::{AnyStore, Scope, Shipper, Target, Verified, verify_days};
@@ -15,7 +17,8 @@ const DAY_S: i64 = 86_400;
 fn compare(node: &RandomNode, target: &Target, scope: Scope) -> Result<Verified> {
     block_on(async {
         let mut store = AnyStore::connect(target).await?;
-        let shipper = Shipper { ledger: &node.ledger, machine: None, node: &node.about };
+        let shipper =
+            Shipper { ledger: &node.ledger, machine: None, node: &node.about, size: Arc::default() };
         anyhow::Ok(verify_days(&shipper, &mut store, scope).await?)
     })?
 }

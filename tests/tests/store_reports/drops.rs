@@ -1,5 +1,7 @@
 //! Stores from before there were drops: what is shipped to them, and what they get after their migration.
 
+use std::sync::Arc;
+
 use anyhow::{Context as _, Result, ensure};
 use jiff::Timestamp;
 use traffic_ledger::{By, ReportQuery, Split};
@@ -36,7 +38,8 @@ fn node(name: &str) -> Result<RandomNode> {
 fn verified(node: &RandomNode, target: &Target) -> Result<Verified> {
     block_on(async {
         let mut store = AnyStore::connect(target).await?;
-        let shipper = Shipper { ledger: &node.ledger, machine: None, node: &node.about };
+        let shipper =
+            Shipper { ledger: &node.ledger, machine: None, node: &node.about, size: Arc::default() };
         anyhow::Ok(verify(&shipper, &mut store, false).await?)
     })?
 }
@@ -192,7 +195,8 @@ fn a_month_that_the_owner_dropped_does_not_come_back_in_part() -> Result<()> {
     // What is left is equal, and what is not is no difference.
     let found = block_on(async {
         let mut store = AnyStore::connect(&target).await?;
-        let shipper = Shipper { ledger: &node.ledger, machine: None, node: &node.about };
+        let shipper =
+            Shipper { ledger: &node.ledger, machine: None, node: &node.about, size: Arc::default() };
         anyhow::Ok(verify(&shipper, &mut store, true).await?)
     })??;
     ensure!(found.differences.is_empty() && found.parts > 50, "{found:?}");

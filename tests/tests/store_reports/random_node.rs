@@ -1,6 +1,7 @@
 //! A node with a ledger of random traffic, and the way from it to a store.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use anyhow::Result;
 use traffic_common::DropGroup;
@@ -128,7 +129,8 @@ impl RandomNode {
     pub fn ship(&self, target: &Target) -> Result<()> {
         block_on(async {
             let mut store = Store::connect(target).await?;
-            let shipper = Shipper { ledger: &self.ledger, machine: None, node: &self.about };
+            let shipper =
+                Shipper { ledger: &self.ledger, machine: None, node: &self.about, size: Arc::default() };
             shipper.ship(&mut store, &mut |_, _| {}).await?;
             anyhow::Ok(())
         })?

@@ -58,6 +58,7 @@ pub use migration::{MigrationProgress, OnProgress};
 pub use outbox::{
     changes::{Changes, Identity},
     parts::{Cell, Content},
+    sizes::ContentSize,
     tables::{DROPPED_TABLE, Kept, ShippedTable, TABLES},
 };
 pub use query::balance::{Balance, BalanceRow};

@@ -186,7 +186,7 @@ async fn adopt(global: &Global, to: &To, confirm: Confirm) -> anyhow::Result<Don
         let name = target.name();
         let ledger = global.ledger()?;
         let mut store = shipping.connect(target).await?;
-        let takeover = shipping.shipper(&ledger).takeover(&mut store).await?;
+        let takeover = shipping.shipper(&ledger, target).takeover(&mut store).await?;
         let mut rows = None;
         if confirm.yes {
             store.take_over(&takeover).await.with_context(|| format!("cannot adopt in {name}"))?;
@@ -253,7 +253,7 @@ async fn verify(global: &Global, to: &To, repair: bool) -> anyhow::Result<Done> 
 async fn verify_one(shipping: &Shipping, target: &Target, repair: bool) -> anyhow::Result<Verified> {
     let ledger = shipping.ledger()?;
     let mut store = shipping.connect(target).await?;
-    Ok(traffic_store::verify(&shipping.shipper(&ledger), &mut store, repair).await?)
+    Ok(traffic_store::verify(&shipping.shipper(&ledger, target), &mut store, repair).await?)
 }
 
 fn document((store, verified): &(String, Verified)) -> Compared {

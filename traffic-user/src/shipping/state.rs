@@ -1,6 +1,7 @@
 //! What became of shipping: `ship.json` in the state directory.
 //!
-//! Nothing that is shipped depends on it: how far a store is, it knows itself. Metrics and `trafctl status` read it.
+//! Nothing that is shipped depends on it: how far a store is, it knows itself. Metrics and `trafctl status` read it, and the
+//! next process begins with batches of the size that it has.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -45,6 +46,8 @@ pub struct StoreState {
     pub reading_ms: Option<i64>,
     /// Why the last round failed, if it did.
     pub error: Option<String>,
+    /// How often the size of its batches was halved after failures, beyond what successes have doubled.
+    pub batch_halvings: u32,
     /// When the store was last to be compared with the ledger by itself, Unix seconds.
     pub compare_tried_s: i64,
     /// Why that failed, if it did.

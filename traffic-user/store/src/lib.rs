@@ -34,7 +34,7 @@ pub use any_store::{AnyStore, Target, open_ledger};
 pub use passwords::PasswordFile;
 pub use read::Reported;
 pub use refusal::Refusal;
-pub use shipper::{ShipError, Shipped, Shipper};
+pub use shipper::{BatchSize, ShipError, Shipped, Shipper};
 pub use store::{
     Batch, Checked, Difference, Known, Node, NodeState, PartDigest, Put, Store, StoreError, Takeover,
 };

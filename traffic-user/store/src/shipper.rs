@@ -1,8 +1,12 @@
 //! What is shipped next: everything that changed since the store's number, the oldest first, and live rows between.
 //!
+//! - `batch_size`: how much one batch brings.
 //! - `missing_drops`: what a store lacks that was older than drops.
 
+mod batch_size;
 mod missing_drops;
+
+use std::sync::Arc;
 
 use traffic_ledger::{Changes, Content, Identity, Ledger, LedgerError, ShippedExtent};
 
@@ -11,13 +15,12 @@ use crate::{
     store::{Batch, Known, Node, Put, Store, StoreError, Takeover},
 };
 
-/// Rows that are read at once, more or less: one part may have more. It bounds the memory. A packed day is read once for
-/// each batch, and a server likes large ones.
-const ROWS_AT_ONCE: usize = 100_000;
-/// Parts that are read at once. Those of one packed day are decoded together.
-const MOST_PARTS: usize = 288;
+/// How many parts the first batch has at most: how many rows they have is not known yet.
+const FIRST_PARTS: usize = 4;
 /// How often another shipper may be faster in one batch.
 const MOST_TRIES: u32 = 20;
+
+pub use batch_size::BatchSize;
 
 type Part = (&'static str, i64, i64);
 
@@ -43,7 +46,7 @@ pub enum ShipError {
 pub struct Shipped {
     /// Parts: five minutes, days, records.
     pub parts: u64,
-    /// Their rows.
+    /// Rows of those that the store did not have.
     pub rows: u64,
 }
 
@@ -56,6 +59,8 @@ pub struct Shipper<'a> {
     pub machine: Option<&'a str>,
     /// The node of the ledger.
     pub node: &'a Node,
+    /// What was learned about the store, for the next time.
+    pub size: Arc<BatchSize>,
 }
 
 /// Parts of one step, and the change number up to which everything is shipped after it.
@@ -84,7 +89,7 @@ impl Shipper<'_> {
         let mut left = &parts[..];
         let mut shipped = Shipped::default();
         let mut live_after = until;
-        let mut size = 4;
+        let mut size = FIRST_PARTS;
         loop {
             let (parts, rest) = self.split(left, size)?;
             left = rest;
@@ -94,7 +99,7 @@ impl Shipper<'_> {
             let rows = self.put(store, &mut known, Step { parts, done, ..Step::default() }).await?;
             shipped.parts += parts.len() as u64;
             shipped.rows += rows as u64;
-            size = next_size(parts.len(), rows, size);
+            size = self.size.next(parts.len(), rows, size);
             on_step(shipped, left.len());
             if left.is_empty() {
                 let drops = self.ship_missing_drops(store, &mut known).await?;
@@ -121,8 +126,8 @@ impl Shipper<'_> {
     /// The parts of the next batch, and the others. A quiet hour may be followed by a busy one: how many rows the last
     /// batch had is no bound.
     fn split<'p>(&self, parts: &'p [Part], most: usize) -> Result<(&'p [Part], &'p [Part]), ShipError> {
-        let next = &parts[..most.min(parts.len())];
-        Ok(parts.split_at(self.ledger.fitting(next, ROWS_AT_ONCE)?))
+        let next = &parts[..most.min(self.size.most_parts()).min(parts.len())];
+        Ok(parts.split_at(self.ledger.fitting(next, self.size.most())?))
     }
 
     /// The parts that changed, the oldest change first. Of one change, names come before the figures that have them.
@@ -178,7 +183,7 @@ impl Shipper<'_> {
         Ok(())
     }
 
-    /// Puts parts into the store, with their present rows. Returns how many rows.
+    /// Puts parts into the store, with their present rows. Returns how many rows, or 0 if the store had all of them.
     async fn put(
         &self,
         store: &mut impl Store,
@@ -190,7 +195,10 @@ impl Shipper<'_> {
 
     pub(crate) async fn repair(&self, store: &mut impl Store, parts: &[Part]) -> Result<(), ShipError> {
         let (mut known, _) = self.compare(store).await?;
-        for parts in parts.chunks(4) {
+        let mut left = parts;
+        while !left.is_empty() {
+            let (parts, rest) = self.split(left, FIRST_PARTS)?;
+            left = rest;
             let done = known.as_ref().map_or(0, |known| known.done);
             self.put_contents(store, &mut known, (Step { parts, done, ..Step::default() }, true)).await?;
         }
@@ -245,38 +253,19 @@ impl Shipper<'_> {
             }
             batch.after =
                 Known { machine, changes, token, done, without_drops, drops_kept_from, ..Known::default() };
-            match store.put(&batch).await? {
-                Put::Taken => {
+            let put = store.put(&batch).await.inspect_err(|_| self.size.has_failed())?;
+            match put {
+                Put::Taken(new) => {
+                    // What came before a failure is not sent again: that says nothing about the size.
+                    if new > 0 && new == batch.contents.len() {
+                        self.size.was_taken();
+                    }
                     *known = Some(batch.after);
-                    return Ok(rows);
+                    return Ok(if new > 0 { rows } else { 0 });
                 }
                 Put::Moved => *known = self.compare(store).await?.0,
             }
         }
         Err(ShipError::Busy)
-    }
-}
-
-/// How many parts to read next, by how many rows the last ones had.
-fn next_size(parts: usize, rows: usize, size: usize) -> usize {
-    if parts == 0 {
-        return size;
-    }
-    let fits = ROWS_AT_ONCE / rows.div_ceil(parts).max(1);
-    // The next parts may be larger: grow in steps.
-    fits.clamp(1, (2 * size).min(MOST_PARTS))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_next_parts_have_as_many_rows_as_fit() {
-        assert_eq!(next_size(4, 160_000, 4), 2);
-        assert_eq!(next_size(4, 4_000_000, 4), 1);
-        assert_eq!(next_size(4, 0, 4), 8);
-        assert_eq!(next_size(200, 200, 200), MOST_PARTS);
-        assert_eq!(next_size(0, 0, 17), 17);
     }
 }

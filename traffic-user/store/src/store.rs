@@ -118,8 +118,8 @@ impl Batch {
 /// What became of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Put {
-    /// The store holds it, or something newer.
-    Taken,
+    /// The store holds it, or something newer. So many of its parts were new to it.
+    Taken(usize),
     /// The store has come to know something else of this ledger, and took nothing.
     Moved,
 }

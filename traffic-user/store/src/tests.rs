@@ -1,6 +1,7 @@
 //! Histories of a ledger that is shipped to a model of a store, and to a fake of ClickHouse, which fail at any call. A
 //! seed gives one history.
 
+mod bad_links;
 mod fake;
 mod histories;
 mod model;

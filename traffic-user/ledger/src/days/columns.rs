@@ -168,6 +168,13 @@ impl<'r> Columns<'r> {
         }
     }
 
+    /// The numbers of all buckets that may have a row: also of those with only zeros.
+    pub fn possible(&self) -> impl Iterator<Item = u32> {
+        let listed = self.buckets.iter().flatten().copied();
+        let in_line = if self.buckets.is_some() { 0 } else { self.count };
+        listed.chain((0..in_line).map(|at| self.first + at * self.step))
+    }
+
     /// The first and the last bucket.
     pub fn covers(&self) -> (u32, u32) {
         match &self.buckets {

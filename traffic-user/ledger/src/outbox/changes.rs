@@ -12,6 +12,7 @@ use crate::{
     outbox::{
         RECORDS, UNITS,
         parts::{self, Content},
+        sizes::{ContentSize, Sizes},
     },
     schema::DROPPED,
     store::Ledger,
@@ -127,20 +128,20 @@ impl Ledger {
         Ok(statement.query_row([after], |row| Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get(1)?)))?)
     }
 
-    /// How many of the first parts have, together, at most so many rows; at least one of them.
+    /// How many of the first parts are, together, at most so large; at least one of them.
     ///
     /// # Errors
     /// When the file cannot be read.
     pub fn fitting(
         &self,
         parts: &[(&'static str, i64, i64)],
-        most_rows: usize,
+        most: ContentSize,
     ) -> Result<usize, LedgerError> {
         let view = self.conn.unchecked_transaction()?;
-        let (mut rows, mut packed) = (0_usize, BTreeMap::new());
+        let (mut size, mut sizes) = (ContentSize::default(), Sizes::new(&view));
         for (at, part) in parts.iter().enumerate() {
-            rows = rows.saturating_add(parts::most_rows(&view, (part.0, part.1), &mut packed)?);
-            if rows > most_rows {
+            size += sizes.most((part.0, part.1))?;
+            if !size.is_within(most) {
                 return Ok(at.max(1));
             }
         }

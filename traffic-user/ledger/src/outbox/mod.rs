@@ -3,7 +3,7 @@
 //! Every transaction that changes something that is shipped gets the next *change number*. The table `outbox`
 //! holds, for each part of the ledger, the number of its last change: for five minutes and for days the start of
 //! the unit, otherwise the number of a row. Nothing else has to be kept for a store that is away, however long:
-//! it asks for what changed since the number that it knows, and gets the present rows ([`changes`], [`parts`], [`tables`]).
+//! it asks for what changed since the number that it knows, and gets the present rows ([`changes`], [`parts`], [`sizes`], [`tables`]).
 //!
 //! The writing connection notes the changes together with those of the digests, so the number is written in the
 //! transaction of the change. Packing a day and dropping old rows change nothing that is shipped.
@@ -14,6 +14,7 @@
 
 pub(crate) mod changes;
 pub(crate) mod parts;
+pub(crate) mod sizes;
 pub(crate) mod tables;
 
 use std::{

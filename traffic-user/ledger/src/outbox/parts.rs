@@ -93,50 +93,6 @@ pub(super) fn level_of(name: &str) -> Option<Level> {
     UNITS.iter().find(|unit| unit.1 == name).map(|unit| unit.0)
 }
 
-/// How many rows a part has at most. No column of a packed day is read for it. `packed` remembers the packed series of
-/// the days that were asked for.
-///
-/// # Errors
-/// When the file cannot be read.
-pub(super) fn most_rows(
-    conn: &Connection,
-    (name, number): (&str, i64),
-    packed: &mut BTreeMap<(Level, i64), usize>,
-) -> Result<usize, LedgerError> {
-    let count = |sql: &str, number: i64| -> Result<usize, LedgerError> {
-        let found: i64 = conn.prepare_cached(sql)?.query_row([number], |row| row.get(0))?;
-        Ok(usize::try_from(found).unwrap_or(usize::MAX))
-    };
-    let Some(level) = level_of(name) else {
-        // A closed month is the only record with many rows.
-        return if name == "period" {
-            let sql = "SELECT (SELECT count(*) FROM closed_row WHERE period = ?1)
-                       + (SELECT count(*) FROM closed_rate WHERE period = ?1) + 1";
-            count(sql, number)
-        } else {
-            Ok(1)
-        };
-    };
-    // The unit's own row, and spans.
-    let mut most = 2;
-    for (_, kind) in &KINDS {
-        most += count(&format!("SELECT count(*) FROM {} WHERE start = ?1", kind.rows_table(level)), number)?;
-    }
-    let day = "SELECT coalesce(max(start), 0) FROM border WHERE level = 2 AND start <= ?1";
-    let day: i64 = conn.prepare_cached(day)?.query_row([number], |row| row.get(0))?;
-    if let Some(known) = packed.get(&(level, day)) {
-        return Ok(most + known);
-    }
-    let mut series = 0;
-    for (_, kind) in &KINDS {
-        if let Some(table) = kind.days_table(level) {
-            series += count(&format!("SELECT count(*) FROM {table} WHERE start = ?1"), day)?;
-        }
-    }
-    packed.insert((level, day), series);
-    Ok(most + series)
-}
-
 /// The rows of a record.
 pub(super) fn record(conn: &Connection, content: &mut Content) -> Result<(), LedgerError> {
     for (at, table) in TABLES.iter().enumerate().filter(|(_, table)| table.parts.contains(&content.name)) {
@@ -263,10 +219,7 @@ mod tests {
     use super::*;
     use crate::{
         outbox::{RECORDS, tables::Kept},
-        testing::{
-            ledger,
-            seeded::{self, Volume},
-        },
+        testing::ledger,
     };
 
     #[test]
@@ -292,27 +245,6 @@ mod tests {
         assert_eq!(content.count(), 3);
         let all: Vec<_> = content.all_rows().map(|(table, row)| (table, row.len(), row[0].clone())).collect();
         assert_eq!(all, [(0, 1, Cell::Null), (1, 10, Cell::Integer(0)), (1, 10, Cell::Integer(10))]);
-    }
-
-    #[test]
-    fn a_part_has_no_more_rows_than_were_expected_of_it() {
-        let mut file = ledger();
-        let begin: jiff::Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
-        let mut snapshot = seeded::first_snapshot(begin, 3, 2);
-        let end = begin + jiff::SignedDuration::from_hours(48);
-        seeded::fill(&mut file.ledger, &mut snapshot, (end, 3600), Volume::Mixed).unwrap();
-        let changes =
-            |units| file.ledger.changes(crate::Changes { after: 0, until: i64::MAX, units }).unwrap();
-        let mut packed = BTreeMap::new();
-        let mut units = 0;
-        for part in changes(false).into_iter().chain(changes(true)) {
-            let most = most_rows(&file.ledger.conn, (part.0, part.1), &mut packed).unwrap();
-            for content in file.ledger.contents(&[(part.0, part.1)]).unwrap() {
-                assert!(content.count() <= most && most <= 4 * content.count() + 4, "{part:?}: {most}");
-                units += content.counted.len();
-            }
-        }
-        assert!(units > 20 && packed.values().any(|&series| series > 0), "{units} {packed:?}");
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //!
 //! None of them is a transaction. An insertion into one table and one partition is there as a whole or not at all.
 
+use std::collections::BTreeSet;
+
 use traffic_ledger::{Content, ShippedExtent};
 
 use crate::store::{Node, PartDigest, StoreError};
@@ -98,6 +100,14 @@ pub trait Engine {
         place: u64,
         parts: &[(&str, i64)],
     ) -> impl Future<Output = Result<Vec<PartVersion>, StoreError>>;
+
+    /// Those of some parts that are there in a version or a later one, on every server that must have them. Either units,
+    /// or records. One that says nothing of a part gets it again.
+    fn arrived(
+        &mut self,
+        place: u64,
+        parts: &Versioned<'_>,
+    ) -> impl Future<Output = Result<BTreeSet<(String, i64)>, StoreError>>;
 
     /// Copies five minutes before a time from one place to another, as the oldest version of each.
     fn copy(&mut self, from: u64, to: u64, before: i64) -> impl Future<Output = Result<(), StoreError>>;

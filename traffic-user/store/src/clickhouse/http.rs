@@ -1,8 +1,12 @@
 //! ClickHouse by its HTTP interface: one request for each statement.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use traffic_https::{Client, Limits, Request};
+use traffic_ledger::Content;
 
 use super::{
     binary,
@@ -352,6 +356,27 @@ impl Engine for Http {
             })
         };
         rows.iter().map(version).collect()
+    }
+
+    async fn arrived(
+        &mut self,
+        place: u64,
+        parts: &Versioned<'_>,
+    ) -> Result<BTreeSet<(String, i64)>, StoreError> {
+        // One replica may have what others still lack. Added once more, it is acknowledged when all have it.
+        if self.cluster.as_ref().is_some_and(|cluster| cluster.replicas > 1) {
+            return Ok(BTreeSet::new());
+        }
+        let rows = self.ask(&sql::part_versions(self.database(), place, parts)).await?;
+        let mut there = BTreeMap::new();
+        for row in &rows {
+            there.insert((text(row, 0).to_owned(), number::<i64>(row, 1)?), number::<u64>(row, 2)?);
+        }
+        let has = |(content, version): &(&Content, u64)| {
+            let part = (content.name.to_owned(), content.number);
+            there.get(&part).is_some_and(|found| found >= version).then_some(part)
+        };
+        Ok(parts.iter().filter_map(has).collect())
     }
 
     async fn copy(&mut self, from: u64, to: u64, before: i64) -> Result<(), StoreError> {

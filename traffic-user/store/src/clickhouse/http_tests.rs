@@ -147,7 +147,7 @@ async fn a_connection_learns_of_a_migration_that_came_later() {
 }
 
 fn batch() -> Batch {
-    let content = |name, number| traffic_ledger::Content::new(name, number, 3);
+    let content = |name, number| Content::new(name, number, 3);
     Batch {
         ledger: "l".to_owned(),
         before: None,
@@ -177,7 +177,7 @@ async fn a_batch_is_announced_before_its_rows_and_done_after_them() {
     let (target, seen) = server(all.to_vec()).await;
     let mut store = with_drops(&target).await;
     assert_eq!(store.known("l").await, Ok(None));
-    assert_eq!(store.put(&batch()).await, Ok(Put::Taken));
+    assert_eq!(store.put(&batch()).await, Ok(Put::Taken(2)));
     let kinds: Vec<&str> = seen.lock().unwrap()[1..].iter().map(|text| kind(text)).collect();
     assert_eq!(
         kinds,

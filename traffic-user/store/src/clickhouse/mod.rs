@@ -75,6 +75,8 @@ struct Told {
     ledger: String,
     place: u64,
     progress: Progress,
+    /// The highest change number that somebody noted before this connection. Parts of later changes cannot be here yet.
+    seen_before: i64,
 }
 
 impl Progress {
@@ -159,8 +161,10 @@ impl<E: Engine> Replacing<E> {
         Ok(())
     }
 
-    /// Adds parts with all of their rows.
-    async fn add(&mut self, place: u64, batch: &Batch) -> Result<(), StoreError> {
+    /// Adds parts with all of their rows, and returns how many. Those that came before a connection was lost are not sent
+    /// again.
+    async fn add(&mut self, (place, seen_before): (u64, i64), batch: &Batch) -> Result<usize, StoreError> {
+        let mut added = 0;
         // Names before the figures that have them.
         for of_units in [false, true] {
             let contents: Vec<&Content> =
@@ -171,13 +175,28 @@ impl<E: Engine> Replacing<E> {
             let versioned = if batch.repairs {
                 self.repaired(place, &contents).await?
             } else {
-                contents.iter().map(|content| (*content, version(content.rev))).collect()
+                self.lacking((place, seen_before), &contents).await?
             };
+            added += versioned.len();
             if !versioned.is_empty() {
                 self.engine.add(place, &versioned).await?;
             }
         }
-        Ok(())
+        Ok(added)
+    }
+
+    /// Those of some parts that did not come before, with their versions.
+    async fn lacking<'c>(
+        &mut self,
+        (place, seen_before): (u64, i64),
+        contents: &[&'c Content],
+    ) -> Result<Vec<(&'c Content, u64)>, StoreError> {
+        let mut versioned: Vec<_> = contents.iter().map(|content| (*content, version(content.rev))).collect();
+        if contents.iter().any(|content| content.rev <= seen_before) {
+            let arrived = self.engine.arrived(place, &versioned).await?;
+            versioned.retain(|(content, _)| !arrived.contains(&(content.name.to_owned(), content.number)));
+        }
+        Ok(versioned)
     }
 
     /// Versions that replace whatever is there of the same change number.
@@ -219,7 +238,8 @@ impl<E: Engine> Store for Replacing<E> {
         };
         let progress = self.engine.progress(place).await?;
         let known = progress.known();
-        self.told = Some(Told { ledger: ledger.to_owned(), place, progress });
+        let seen_before = known.as_ref().map_or(0, |known| known.changes);
+        self.told = Some(Told { ledger: ledger.to_owned(), place, progress, seen_before });
         Ok(known)
     }
 
@@ -258,11 +278,12 @@ impl<E: Engine> Store for Replacing<E> {
             }
         }
         let takes_drops = self.engine.takes_drops();
-        if takes_drops {
-            self.add(place, batch).await?;
+        let of = (place, told.seen_before);
+        let new = if takes_drops {
+            self.add(of, batch).await?
         } else {
-            self.add(place, &batch.without_drops()).await?;
-        }
+            self.add(of, &batch.without_drops()).await?
+        };
         // Whoever ships after the migration brings everything that is not noted as done before it.
         self.require_no_migration().await?;
         let has_drops = takes_drops && batch.after.without_drops == 0;
@@ -271,7 +292,7 @@ impl<E: Engine> Store for Replacing<E> {
         told.progress.drops_kept_from = told.progress.drops_kept_from.max(batch.after.drops_kept_from);
         told.progress.add(&seen, *done);
         self.told = Some(told);
-        Ok(Put::Taken)
+        Ok(Put::Taken(new))
     }
 
     async fn take_over(&mut self, takeover: &Takeover) -> Result<(), StoreError> {

@@ -294,7 +294,7 @@ async fn put(client: &mut Client, batch: &Batch) -> Result<Put, Error> {
         )
         .await?;
     transaction.commit().await?;
-    Ok(Put::Taken)
+    Ok(Put::Taken(newer.len()))
 }
 
 /// The parts that are newer than what the store had.

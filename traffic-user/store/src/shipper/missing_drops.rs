@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use traffic_ledger::DROPPED_TABLE;
 
-use super::{Part, ShipError, Shipped, Shipper, Step, next_size};
+use super::{Part, ShipError, Shipped, Shipper, Step};
 use crate::{
     digests,
     store::{Known, PartDigest, Store},
@@ -45,7 +45,7 @@ impl Shipper<'_> {
                 let rows = self.put_contents(store, known, (step, true)).await?;
                 shipped.parts += parts.len() as u64;
                 shipped.rows += rows as u64;
-                size = next_size(parts.len(), rows, size);
+                size = self.size.next(parts.len(), rows, size);
             }
         }
         // What an older shipper brought meanwhile is missing again: then the next round finds it.

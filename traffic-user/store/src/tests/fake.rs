@@ -7,7 +7,7 @@ use std::{
     rc::Rc,
 };
 
-use traffic_ledger::{Cell, TABLES};
+use traffic_ledger::{Cell, Content, TABLES};
 
 use super::{
     model::{OfLedger, Simulated},
@@ -33,7 +33,19 @@ impl Simulated for Fake {
         // A batch is several calls, of which two add parts.
         let (fails, adds_left) = (fails * 4, puts.saturating_mul(2));
         let takes_drops = !self.borrow().is_old;
-        Replacing::new(Connection { tables: Rc::clone(self), random, fails, adds_left, takes_drops })
+        let tables = Rc::clone(self);
+        Replacing::new(Connection { tables, random, fails, adds_left, rows_left: usize::MAX, takes_drops })
+    }
+
+    fn connect_by_bad_link(&self, seed: u64, rows: usize) -> Replacing<Connection> {
+        Replacing::new(Connection {
+            tables: Rc::clone(self),
+            random: fastrand::Rng::with_seed(seed),
+            fails: 0,
+            adds_left: usize::MAX,
+            rows_left: rows,
+            takes_drops: true,
+        })
     }
 
     fn set_old(&self, is_old: bool) {
@@ -140,6 +152,8 @@ pub struct Connection {
     fails: usize,
     /// After so many insertions of parts, every one fails.
     adds_left: usize,
+    /// The connection ends before more rows of parts than these.
+    rows_left: usize,
     takes_drops: bool,
 }
 
@@ -243,6 +257,12 @@ impl Engine for Connection {
             return lost();
         }
         self.adds_left -= 1;
+        let rows: usize = parts.iter().map(|(content, _)| content.count()).sum();
+        let Some(rows_left) = self.rows_left.checked_sub(rows) else {
+            self.adds_left = 0;
+            return lost();
+        };
+        self.rows_left = rows_left;
         // Those of one partition, here of one day, arrive together.
         let mut partitions: BTreeMap<i64, Vec<Row>> = BTreeMap::new();
         for (content, version) in parts {
@@ -272,6 +292,24 @@ impl Engine for Connection {
                 Some(PartVersion { part: part.to_owned(), number, of_part, highest })
             };
             parts.iter().filter_map(version).collect()
+        };
+        self.read(of).await
+    }
+
+    async fn arrived(
+        &mut self,
+        place: u64,
+        parts: &Versioned<'_>,
+    ) -> Result<BTreeSet<(String, i64)>, StoreError> {
+        let of = |tables: &Tables| {
+            let own = tables.rows.iter().filter(|row| row.table.is_none() && row.place == place);
+            let there: BTreeSet<_> = own.map(|row| (row.part, row.version)).collect();
+            let has = |(content, version): &&(&Content, u64)| {
+                let part = (content.name, content.number);
+                there.range((part, *version)..=(part, u64::MAX)).next().is_some()
+            };
+            let arrived = parts.iter().filter(has);
+            arrived.map(|(content, _)| (content.name.to_owned(), content.number)).collect()
         };
         self.read(of).await
     }

@@ -2,7 +2,10 @@
 
 use std::{
     path::PathBuf,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use traffic_common::DropGroup;
@@ -82,7 +85,8 @@ impl<S: Simulated> World<S> {
 
     fn ship_over(&self, connection: &mut S::Connection) -> Result<crate::Shipped, ShipError> {
         let node = of_node();
-        let shipper = Shipper { ledger: &self.ledger, machine: Some("m1"), node: &node };
+        let shipper =
+            Shipper { ledger: &self.ledger, machine: Some("m1"), node: &node, size: Arc::default() };
         block_on(shipper.ship(connection, &mut |_, _| {}))
     }
 
@@ -131,7 +135,8 @@ impl<S: Simulated> World<S> {
     pub fn adopt(&mut self) {
         let node = of_node();
         let mut connection = self.connection(0);
-        let shipper = Shipper { ledger: &self.ledger, machine: Some("m1"), node: &node };
+        let shipper =
+            Shipper { ledger: &self.ledger, machine: Some("m1"), node: &node, size: Arc::default() };
         block_on(async {
             let takeover = shipper.takeover(&mut connection).await.unwrap();
             crate::Store::take_over(&mut connection, &takeover).await.unwrap();
@@ -168,7 +173,8 @@ impl<S: Simulated> World<S> {
     fn verify(&mut self, repairs: bool) -> crate::Verified {
         let node = of_node();
         let mut connection = self.connection(0);
-        let shipper = Shipper { ledger: &self.ledger, machine: Some("m1"), node: &node };
+        let shipper =
+            Shipper { ledger: &self.ledger, machine: Some("m1"), node: &node, size: Arc::default() };
         block_on(verify(&shipper, &mut connection, repairs)).unwrap()
     }
 }
@@ -291,7 +297,7 @@ fn a_clone_is_refused<S: Simulated>() {
     let node = of_node();
     let there = Ledger::open_read_only(&copy).unwrap();
     let ship = |ledger: &Ledger, store: &S| {
-        let shipper = Shipper { ledger, machine: Some("m2"), node: &node };
+        let shipper = Shipper { ledger, machine: Some("m2"), node: &node, size: Arc::default() };
         let mut connection = store.connect(1, 0, usize::MAX);
         block_on(shipper.ship(&mut connection, &mut |_, _| {})).unwrap_err()
     };
@@ -307,7 +313,7 @@ fn a_clone_is_refused<S: Simulated>() {
     );
     assert_eq!(world.store.ledgers().len(), 1);
     // The deliberate way on: the same rows, once, under the new id.
-    let shipper = Shipper { ledger: &there, machine: Some("m2"), node: &node };
+    let shipper = Shipper { ledger: &there, machine: Some("m2"), node: &node, size: Arc::default() };
     let mut connection = world.store.connect(2, 0, usize::MAX);
     block_on(async {
         let takeover = shipper.takeover(&mut connection).await.unwrap();
@@ -316,7 +322,7 @@ fn a_clone_is_refused<S: Simulated>() {
         shipper.ship(&mut connection, &mut |_, _| {}).await.unwrap();
     });
     // The original was not gone after all: it is refused, and nothing counts twice.
-    let shipper = Shipper { ledger: &world.ledger, machine: Some("m1"), node: &node };
+    let shipper = Shipper { ledger: &world.ledger, machine: Some("m1"), node: &node, size: Arc::default() };
     let refused = block_on(shipper.ship(&mut connection, &mut |_, _| {})).unwrap_err();
     let by = there.shipping_identity().unwrap().ledger;
     assert!(
@@ -393,7 +399,8 @@ fn missing_drops_come_in_steps<S: Simulated>(puts: usize) {
     let node = of_node();
     let mut there = 0;
     for round in 0.. {
-        let shipper = Shipper { ledger: &world.ledger, machine: Some("m1"), node: &node };
+        let shipper =
+            Shipper { ledger: &world.ledger, machine: Some("m1"), node: &node, size: Arc::default() };
         let mut connection = world.store.connect(round, 0, puts);
         let result = block_on(shipper.ship(&mut connection, &mut |_, _| {}));
         let ledgers = world.store.ledgers();
@@ -433,7 +440,7 @@ fn goes_down_all_the_time<S: Simulated>() {
     let node = of_node();
     let mut rounds = 0;
     loop {
-        let shipper = Shipper { ledger: &world.ledger, machine: None, node: &node };
+        let shipper = Shipper { ledger: &world.ledger, machine: None, node: &node, size: Arc::default() };
         let mut connection = world.store.connect(rounds, 0, 2);
         rounds += 1;
         match block_on(shipper.ship(&mut connection, &mut |_, _| {})) {

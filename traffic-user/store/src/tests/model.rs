@@ -26,6 +26,9 @@ pub trait Simulated: Default {
     /// A connection. One call in `fails` fails, or none if it is 0; after `puts` batches, every one.
     fn connect(&self, seed: u64, fails: usize, puts: usize) -> Self::Connection;
 
+    /// A connection that ends when more rows than these would pass.
+    fn connect_by_bad_link(&self, seed: u64, rows: usize) -> Self::Connection;
+
     /// What it knows and holds of each ledger.
     fn ledgers(&self) -> BTreeMap<String, OfLedger>;
 
@@ -62,8 +65,13 @@ impl Simulated for Model {
             fails,
             late: Vec::new(),
             puts_left: puts,
+            rows_left: usize::MAX,
             takes_drops,
         }
+    }
+
+    fn connect_by_bad_link(&self, seed: u64, rows: usize) -> Connection {
+        Connection { rows_left: rows, ..self.connect(seed, 0, usize::MAX) }
     }
 
     fn set_old(&self, is_old: bool) {
@@ -122,6 +130,8 @@ pub struct Connection {
     pub late: Vec<Batch>,
     /// After so many more puts, every put fails.
     pub puts_left: usize,
+    /// The connection ends before more rows than these. Those of parts that the store has are not sent.
+    pub rows_left: usize,
     /// Otherwise the store or the shipper is older than drops.
     pub takes_drops: bool,
 }
@@ -155,12 +165,14 @@ fn put(ledgers: &mut BTreeMap<String, OfLedger>, batch: &Batch, takes_drops: boo
     }
     let batch = &if takes_drops { batch.clone() } else { batch.without_drops() };
     let of = ledgers.entry(batch.ledger.clone()).or_default();
+    let mut new = 0;
     assert!(batch.after.changes >= of.known.changes && batch.after.done >= of.known.done, "{batch:?} {of:?}");
     for content in &batch.contents {
         assert!(content.rev <= batch.after.changes);
         let key = (content.name.to_owned(), content.number);
         let newer = |before: &Content| content.rev > before.rev || batch.repairs && content.rev == before.rev;
         if of.parts.get(&key).is_none_or(newer) {
+            new += 1;
             let mut content = content.clone();
             super::sort(&mut content);
             of.parts.insert(key, content);
@@ -174,7 +186,7 @@ fn put(ledgers: &mut BTreeMap<String, OfLedger>, batch: &Batch, takes_drops: boo
         false => missing + 1,
     };
     of.known = Known { without_drops, ..batch.after.clone() };
-    Put::Taken
+    Put::Taken(new)
 }
 
 impl Store for Connection {
@@ -191,6 +203,20 @@ impl Store for Connection {
             return Err(StoreError::Away("the store is down".to_owned()));
         }
         self.puts_left -= 1;
+        let rows: usize = {
+            let ledgers = self.model.borrow();
+            let parts = ledgers.get(&batch.ledger).map(|of| &of.parts);
+            let has = |content: &&Content| {
+                let part = parts.and_then(|parts| parts.get(&(content.name.to_owned(), content.number)));
+                part.is_none_or(|part| part.rev < content.rev)
+            };
+            batch.contents.iter().filter(has).map(Content::count).sum()
+        };
+        let Some(rows_left) = self.rows_left.checked_sub(rows) else {
+            self.puts_left = 0;
+            return Err(StoreError::Away("the link is down".to_owned()));
+        };
+        self.rows_left = rows_left;
         // Another shipper's batch, written long ago, arrives now, and once more.
         if !self.late.is_empty() && self.random.bool() {
             let late = self.late.swap_remove(self.random.usize(..self.late.len()));

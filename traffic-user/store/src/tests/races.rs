@@ -1,5 +1,7 @@
 //! Shippers at the same time, whose requests to a fake of ClickHouse come in any order.
 
+use std::sync::Arc;
+
 use traffic_ledger::{Content, Ledger};
 
 use super::{
@@ -26,7 +28,8 @@ fn two_shippers_of_one_ledger_end_with_its_rows() {
             let mut connections =
                 [0, 1].map(|_| world.store.connect(world.random.u64(..), fails, usize::MAX));
             let node = of_node();
-            let shipper = Shipper { ledger: &world.ledger, machine: Some("m1"), node: &node };
+            let shipper =
+                Shipper { ledger: &world.ledger, machine: Some("m1"), node: &node, size: Arc::default() };
             let [one, two] = &mut connections;
             let both = block_on(async { tokio::join!(ship(&shipper, one), ship(&shipper, two)) });
             for shipped in [both.0, both.1] {
@@ -70,7 +73,7 @@ fn two_copies_that_ship_at_once_never_mix() {
         }
         let node = of_node();
         let [mut one, mut two] = [0, 1].map(|_| world.store.connect(world.random.u64(..), 0, usize::MAX));
-        let of = |ledger| Shipper { ledger, machine: Some("m1"), node: &node };
+        let of = |ledger| Shipper { ledger, machine: Some("m1"), node: &node, size: Arc::default() };
         let (first, second) = (of(&original), of(&world.ledger));
         let both = block_on(async { tokio::join!(ship(&first, &mut one), ship(&second, &mut two)) });
         let id = original.shipping_identity().unwrap().ledger;
