@@ -8,6 +8,7 @@
 //! - `store`: what a store is to the shipper, and what goes there.
 //! - `refusal`: which ledgers are not shipped: restored copies, clones and adopted copies.
 //! - `shipper`: what is shipped next, until nothing is left.
+//! - `columns`: whether the tables have the columns that they were made with.
 //! - `digests`, `verify`: whether store and ledger hold the same rows.
 //! - `postgres`: the store in PostgreSQL. `clickhouse`: the one in ClickHouse.
 //! - `read`: what reports from both have in common.
@@ -18,6 +19,7 @@
 
 mod any_store;
 pub mod clickhouse;
+mod columns;
 mod digests;
 mod passwords;
 pub mod postgres;

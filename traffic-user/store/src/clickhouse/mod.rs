@@ -16,10 +16,11 @@
 //! - `schema`, `sql`, `views`: the tables, the statements, and what people read. `binary`: the rows of parts.
 //! - `cluster`: the same on many servers.
 //! - `tenants`: who has which container.
-//! - `target`: URLs. `setup`: creates and checks the tables. `nodes`: how far each node is. `read`: reports.
+//! - `target`: URLs. `setup`: creates and checks the tables. `columns`: whether somebody altered them. `nodes`: how far each node is. `read`: reports.
 
 mod binary;
 mod cluster;
+mod columns;
 pub(crate) mod engine;
 mod http;
 mod nodes;

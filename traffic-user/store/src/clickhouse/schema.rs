@@ -9,10 +9,11 @@
 
 use std::fmt::Write as _;
 
-use traffic_ledger::{Kept, ShippedTable, TABLES};
+use traffic_ledger::{DROPPED_TABLE, Kept, ShippedTable, TABLES};
 
 use super::{
     cluster::LOCAL,
+    columns,
     sql::{Tables, quoted, string},
     views,
 };
@@ -232,13 +233,18 @@ impl Column {
         !self.is_key && !self.is_counter
     }
 
-    fn definition(&self, features: Features) -> String {
+    /// Its type.
+    pub fn kind(&self) -> String {
         let kind = match self.kept {
             Kept::Integer => "Int64",
             // Binary content is kept as hexadecimal text.
             Kept::Text | Kept::Bytes => "String",
         };
-        let kind = if self.is_nullable() { format!("Nullable({kind})") } else { kind.to_owned() };
+        if self.is_nullable() { format!("Nullable({kind})") } else { kind.to_owned() }
+    }
+
+    fn definition(&self, features: Features) -> String {
+        let kind = self.kind();
         let codec = match self.kept {
             Kept::Integer => " CODEC(T64, ZSTD(1))",
             Kept::Text | Kept::Bytes => " CODEC(ZSTD(1))",
@@ -268,8 +274,31 @@ fn enumeration(names: impl Iterator<Item = &'static str>) -> String {
 }
 
 /// The type of the column that says which table a row is of.
-fn entities() -> String {
-    enumeration(std::iter::once(PART).chain(ENTITIES))
+pub(super) fn entities(version: u64) -> String {
+    let count = if version < WITH_DROPS { DROPPED_TABLE } else { ENTITIES.len() };
+    enumeration(std::iter::once(PART).chain(ENTITIES.into_iter().take(count)))
+}
+
+/// The columns of all rows of parts with their types.
+pub(super) fn part_columns(version: u64) -> [(&'static str, String); 5] {
+    [
+        ("place", "UInt64".to_owned()),
+        ("entity", entities(version)),
+        ("part", enumeration(PARTS.into_iter())),
+        ("part_number", "Int64".to_owned()),
+        ("version", "UInt64".to_owned()),
+    ]
+}
+
+/// The type of the column that says what progress is noted.
+pub(super) const fn noted(version: u64) -> &'static str {
+    if version < WITH_DROPS { "Enum8('seen' = 1, 'done' = 2)" } else { NOTED }
+}
+
+/// A list of columns with their types, as it is in a definition.
+fn defined(columns: &[(&str, &str)]) -> String {
+    let columns: Vec<String> = columns.iter().map(|(name, kind)| format!("{name} {kind}")).collect();
+    columns.join(", ")
 }
 
 fn settings(features: Features) -> &'static str {
@@ -279,15 +308,11 @@ fn settings(features: Features) -> &'static str {
 
 fn create_parts(made: Made<'_>, units: bool) -> Vec<String> {
     let features = made.features;
-    let entities = entities();
-    let parts = enumeration(PARTS.into_iter());
-    let codec = |text| if features.has_codecs { text } else { "" };
-    let mut all = format!(
-        "place UInt64{}, entity {entities}, part {parts}, part_number Int64{}, version UInt64{}",
-        codec(" CODEC(ZSTD(1))"),
-        codec(" CODEC(DoubleDelta, ZSTD(1))"),
-        codec(" CODEC(T64, ZSTD(1))"),
-    );
+    let codecs = [" CODEC(ZSTD(1))", "", "", " CODEC(DoubleDelta, ZSTD(1))", " CODEC(T64, ZSTD(1))"];
+    let of_all_rows = part_columns(VERSION).into_iter().zip(codecs).map(|((name, kind), codec)| {
+        format!("{name} {kind}{}", if features.has_codecs { codec } else { "" })
+    });
+    let mut all = of_all_rows.collect::<Vec<_>>().join(", ");
     let columns = columns(units);
     for column in &columns {
         // Writing to a string cannot fail.
@@ -309,15 +334,13 @@ pub(super) fn create(made: Made<'_>) -> Vec<String> {
     let mut all = vec![format!("CREATE DATABASE IF NOT EXISTS {of}{on}")];
     all.extend(made.table(
         "progress",
-        &format!("place UInt64, what {NOTED}, machine String, token String, number UInt64, ledger String, node \
-         String, trafctl String, kernel String, id_scope String, zone String, billing_day UInt8, begun Int64, ended Int64, \
-         last_bucket Nullable(Int64), last_reading Nullable(Int64)"),
+        &format!("what {NOTED}, {}", defined(&columns::PROGRESS)),
         ("number", "ORDER BY (place, what, machine, token)"),
         "place",
     ));
     all.extend(made.table(
         "adoption",
-        "ledger String, turn UInt64, place UInt64, replaced_by String",
+        &defined(&columns::ADOPTION),
         ("", "ORDER BY (ledger, turn, place)"),
         "0",
     ));
@@ -332,20 +355,14 @@ pub(super) fn create(made: Made<'_>) -> Vec<String> {
 }
 
 fn create_assignment(made: Made<'_>) -> Vec<String> {
-    made.table(
-        TENANTS,
-        "number Int64, id UInt64, removed UInt8, tenant String, container String, node String, begun Int64, ended \
-         Nullable(Int64)",
-        ("", "ORDER BY (number, id)"),
-        "0",
-    )
+    made.table(TENANTS, &defined(&columns::ASSIGNMENT), ("", "ORDER BY (number, id)"), "0")
 }
 
 /// The statements that bring a store of an older version to this one. Each may be repeated.
 pub(super) fn migrate(made: Made<'_>) -> Vec<String> {
     let mut all = create_assignment(made);
     // Without effect where it is so already.
-    all.extend(made.alter("units", &format!("MODIFY COLUMN entity {}", entities())));
+    all.extend(made.alter("units", &format!("MODIFY COLUMN entity {}", entities(VERSION))));
     all.extend(made.alter("progress", &format!("MODIFY COLUMN what {NOTED}")));
     all.extend(views::view_of(made.tables(), &made.on_cluster(), "dropped"));
     all.push(format!("INSERT INTO {}.store_version (version) VALUES ({VERSION})", quoted(made.database)));

@@ -3,7 +3,7 @@
 use traffic_ledger::{DROPPED_TABLE, TABLES};
 
 use super::{
-    Http, cluster,
+    Http, cluster, columns,
     http::{number, text},
     schema::{self, Features, OWN_TABLES, OWN_VIEWS},
     sql::{quoted, string},
@@ -177,7 +177,8 @@ pub(super) async fn require_tenants(server: &Http) -> Result<(), StoreError> {
 /// Brings the tables to the present version, on all servers of their cluster.
 ///
 /// # Errors
-/// When there is no store, it is elsewhere than on a named cluster, a newer trafctl made it, or this user may not.
+/// When there is no store, it is elsewhere than on a named cluster, a newer trafctl made it, this user may not, or somebody
+/// altered a column.
 pub async fn migrate(target: &Target, cluster: Option<&str>) -> Result<Migrated, StoreError> {
     let server = Http::connect(target).await?;
     let from = require_version(&server).await?;
@@ -188,6 +189,9 @@ pub async fn migrate(target: &Target, cluster: Option<&str>) -> Result<Migrated,
         for sql in schema::migrate(schema::Made { database: server.database(), cluster, features }) {
             server.run(&sql).await?;
         }
+    }
+    if let Some(problem) = columns::problems(&server, schema::VERSION).await?.into_iter().next() {
+        return Err(StoreError::Unusable(problem));
     }
     let of = |version: u64| i32::try_from(version).unwrap_or(i32::MAX);
     Ok(Migrated { from: of(from), to: of(schema::VERSION) })
@@ -220,6 +224,7 @@ pub async fn check(target: &Target) -> Result<Checked, StoreError> {
             server.database()
         ));
     }
+    problems.extend(columns::problems(&server, version).await?);
     let of = quoted(server.database());
     let may_read = may(&server, &format!("SELECT count() FROM {of}.units WHERE place = 0")).await?;
     // Nothing is written: the rows are those of no place at all.

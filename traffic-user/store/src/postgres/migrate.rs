@@ -4,7 +4,7 @@
 
 use traffic_ledger::{DROPPED_TABLE, TABLES};
 
-use super::{Postgres, begin, of, schema, setup, text};
+use super::{Postgres, begin, columns, of, schema, setup, text};
 use crate::store::StoreError;
 
 /// What leads to each version after the first.
@@ -115,7 +115,8 @@ pub struct Migrated {
 /// Brings the schema to the present version, in one transaction. One of this version is left as it is.
 ///
 /// # Errors
-/// When there is no store, a newer trafctl made it, this user is not its owner, or another process holds the lock.
+/// When there is no store, a newer trafctl made it, this user is not its owner, another process holds the lock, or
+/// somebody altered a column.
 pub async fn migrate(store: &mut Postgres) -> Result<Migrated, StoreError> {
     let transaction = begin(&mut store.client).await.map_err(|error| of(&error))?;
     transaction.batch_execute(LOCK).await.map_err(|error| of(&error))?;
@@ -135,6 +136,9 @@ pub async fn migrate(store: &mut Postgres) -> Result<Migrated, StoreError> {
                 text(&error)
             ))
         })?;
+    }
+    if let [problem, ..] = &columns::problems(&transaction).await?[..] {
+        return Err(StoreError::Unusable(format!("{problem}; nothing was changed")));
     }
     transaction.commit().await.map_err(|error| of(&error))?;
     Ok(Migrated { from, to: schema::VERSION })

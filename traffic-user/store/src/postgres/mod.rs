@@ -2,13 +2,14 @@
 //!
 //! - `target`: URLs and passwords. `tls`: encryption.
 //! - `schema`: tables, functions and roles, with `views.sql`.
-//! - `setup`, `migrate`: creates, checks and updates them.
+//! - `setup`, `migrate`: creates, checks and updates them. `columns`: whether somebody altered them.
 //! - `read`: reports.
 //! - `errors`: what the server refuses, and what to do.
 //! - `nodes`: how far each node is. `tenants`: who has which container.
 //!
 //! Here is the connection. Every call has an end: a server that does not answer is away.
 
+mod columns;
 mod errors;
 mod migrate;
 mod nodes;

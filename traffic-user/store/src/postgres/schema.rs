@@ -115,7 +115,7 @@ pub(super) fn quoted(name: &str) -> String {
 }
 
 /// A column's type: smaller than the numbers of the ledger where its values are.
-fn sql_type(name: &str, kept: Kept, table: &ShippedTable) -> &'static str {
+pub(super) fn sql_type(name: &str, kept: Kept, table: &ShippedTable) -> &'static str {
     match (kept, name) {
         (Kept::Text, _) => "text",
         (Kept::Bytes, _) => "bytea",

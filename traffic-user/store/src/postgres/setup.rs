@@ -2,7 +2,7 @@
 
 use tokio_postgres::GenericClient;
 
-use super::{Postgres, begin, of, schema, text};
+use super::{Postgres, begin, columns, of, schema, text};
 use crate::store::{Checked, StoreError};
 
 /// Creates the schema where there is none. Returns whether it did; one of this version is left as it is.
@@ -103,6 +103,7 @@ pub async fn check(store: &mut Postgres) -> Result<Checked, StoreError> {
     let is_owner: bool = row.get(3);
     let (may_ship, may_read) = (row.get::<_, bool>(1) || is_owner, row.get::<_, bool>(2) || is_owner);
     let mut problems = missing(store).await?;
+    problems.extend(columns::problems(&store.client).await?);
     if !may_ship && !may_read {
         problems.push(format!(
             "this user may neither ship nor read; `GRANT {}` or `GRANT {}` to it",
