@@ -10,7 +10,7 @@ use super::{
     schema::{self, Column, PART, columns_of_part, own_columns, stored_name},
     sql::{quoted, rows_of},
 };
-use crate::digests::storable;
+use crate::{digests::storable, store::StoreError};
 
 /// The columns of all rows, in the order of their values.
 const OF_ALL_ROWS: &str = "place, entity, part, part_number, version";
@@ -26,29 +26,34 @@ pub(super) fn columns(units: bool) -> String {
 }
 
 /// The rows of parts, with one for each part itself.
-pub(super) fn part_rows(place: u64, parts: &Versioned<'_>, units: bool) -> Vec<u8> {
+///
+/// # Errors
+/// When a name has no number in the tables.
+pub(super) fn part_rows(place: u64, parts: &Versioned<'_>, units: bool) -> Result<Vec<u8>, StoreError> {
     let columns = schema::columns(units);
     let places: Vec<Vec<Option<usize>>> = TABLES.iter().map(|table| places(table, &columns)).collect();
     // Without room from the start, it would be copied while it grows, and take twice the memory.
     let mut all = Vec::with_capacity(rows_of(parts) * (OF_EACH_ROW + columns.len() * size_of::<i64>()));
     for (content, version) in parts {
-        let begin = |entity: &str, all: &mut Vec<u8>| {
+        let part = schema::part_value(content.name)?;
+        let begin = |entity: &str, all: &mut Vec<u8>| -> Result<(), StoreError> {
             all.extend(place.to_le_bytes());
-            all.push(schema::entity_value(entity));
-            all.push(schema::part_value(content.name));
+            all.push(schema::entity_value(entity)?);
+            all.push(part);
             all.extend(content.number.to_le_bytes());
             all.extend(version.to_le_bytes());
+            Ok(())
         };
-        begin(PART, &mut all);
+        begin(PART, &mut all)?;
         columns.iter().for_each(|column| write(column, &Cell::Null, &mut all));
         for (table, row) in &content.rows {
-            begin(TABLES[*table].name, &mut all);
+            begin(TABLES[*table].name, &mut all)?;
             for (column, place) in columns.iter().zip(&places[*table]) {
                 write(column, place.and_then(|place| row.get(place)).unwrap_or(&Cell::Null), &mut all);
             }
         }
         for (table, numbers) in content.counted_rows() {
-            begin(TABLES[table].name, &mut all);
+            begin(TABLES[table].name, &mut all)?;
             for (column, place) in columns.iter().zip(&places[table]) {
                 match place.and_then(|place| numbers.get(place)) {
                     Some(number) if !column.is_nullable() => all.extend(number.to_le_bytes()),
@@ -58,7 +63,7 @@ pub(super) fn part_rows(place: u64, parts: &Versioned<'_>, units: bool) -> Vec<u
             }
         }
     }
-    all
+    Ok(all)
 }
 
 /// Where a table's rows have the value of each column.
@@ -152,7 +157,7 @@ mod tests {
         let mut content = Content::new("5min", 300, 4);
         content.rows.push((0, unit.to_vec()));
         content.counted.push((1, vec![0, 300, 7, 1, 0, 2, 10, -11, 12, 13]));
-        let bytes = part_rows(9, &[(&content, 262_144)], true);
+        let bytes = part_rows(9, &[(&content, 262_144)], true).unwrap();
         let mut left = &bytes[..];
         let of = |entity| {
             [("place", "9"), ("entity", entity), ("part", "0"), ("part_number", "300"), ("version", "262144")]
@@ -177,6 +182,13 @@ mod tests {
     }
 
     #[test]
+    fn a_name_without_a_number_is_refused() {
+        let content = Content::new("weather", 5, 1);
+        let error = part_rows(9, &[(&content, 65_536)], false).unwrap_err();
+        assert!(error.to_string().contains("no number for \"weather\""), "{error}");
+    }
+
+    #[test]
     fn texts_may_have_any_length_and_content() {
         let text = "\n\u{0}é".repeat(40);
         let gap = |number: i64| {
@@ -187,7 +199,7 @@ mod tests {
         };
         let mut content = Content::new("gap", 5, 1);
         content.rows.push((9, gap(5)));
-        let bytes = part_rows(9, &[(&content, 65_536)], false);
+        let bytes = part_rows(9, &[(&content, 65_536)], false).unwrap();
         let mut left = &bytes[..];
         read(&mut left, false);
         let row = read(&mut left, false);

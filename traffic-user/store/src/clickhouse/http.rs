@@ -341,7 +341,7 @@ impl Engine for Http {
         self.is_busy = sql::rows_of(parts) >= MANY_ROWS;
         let units = parts.iter().all(|(content, _)| super::is_unit(content));
         let into = format!("{} ({}) FORMAT RowBinary", schema::table_of(units), binary::columns(units));
-        self.insert_as(&into, binary::part_rows(place, parts, units), !self.is_busy).await
+        self.insert_as(&into, binary::part_rows(place, parts, units)?, !self.is_busy).await
     }
 
     async fn versions(&mut self, place: u64, parts: &[(&str, i64)]) -> Result<Vec<PartVersion>, StoreError> {

@@ -17,6 +17,7 @@ use super::{
     sql::{Tables, quoted, string},
     views,
 };
+use crate::store::StoreError;
 
 /// The version of the tables, in `store_version`.
 pub(super) const VERSION: u64 = 3;
@@ -254,18 +255,24 @@ impl Column {
 }
 
 /// The number of an entity in its column.
-pub(super) fn entity_value(entity: &str) -> u8 {
+pub(super) fn entity_value(entity: &str) -> Result<u8, StoreError> {
     value_of(std::iter::once(PART).chain(ENTITIES), entity)
 }
 
 /// The number of a part's name in its column.
-pub(super) fn part_value(part: &str) -> u8 {
+pub(super) fn part_value(part: &str) -> Result<u8, StoreError> {
     value_of(PARTS.into_iter(), part)
 }
 
-/// The number of a name in an [`enumeration`]. All names that are written are in it, as a test makes sure.
-fn value_of(names: impl Iterator<Item = &'static str>, name: &str) -> u8 {
-    names.zip(0..).find(|(known, _)| *known == name).map_or(u8::MAX, |(_, at)| at)
+/// The number of a name in an [`enumeration`]. All names of this version are in it, as a test makes sure. Another number
+/// would be that of something else, or of nothing that could be read.
+fn value_of(mut names: impl Iterator<Item = &'static str>, name: &str) -> Result<u8, StoreError> {
+    let at = names.position(|known| known == name).and_then(|at| u8::try_from(at).ok());
+    at.ok_or_else(|| {
+        StoreError::Unusable(format!(
+            "the tables of the store have no number for {name:?}; nothing of it was written; use a newer trafctl"
+        ))
+    })
 }
 
 fn enumeration(names: impl Iterator<Item = &'static str>) -> String {
