@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 use traffic_tests::{Lab, process::Process};
 
@@ -186,6 +186,17 @@ fn the_page_of_nodes_with_several_calendars_has_the_one_that_is_chosen() -> Resu
     for document in ["overview", "series?by=day", "months", "containers", "quotas"] {
         get(&socket, &format!("/api/v1/{document}"))?;
     }
+    // The ids are those of each node: the same id on both is two containers on the first page, too.
+    let overview: Value = get(&socket, "/api/v1/overview")?.parse()?;
+    let largest = overview["containers"].as_array().context("containers")?.iter();
+    let mut largest: Vec<_> = largest.map(|row| (&row["container"], &row["total"]["bytes"])).collect();
+    largest.sort_by_key(|row| row.0.to_string());
+    let [(one, of_one), (two, of_two), (three, of_three), (four, of_four)] = largest[..] else {
+        bail!("not four containers: {overview:#}");
+    };
+    ensure!([one, two, three, four] == ["n7/101", "n7/102", "n8/101", "n8/102"], "{overview:#}");
+    ensure!((of_one, of_two) == (of_three, of_four) && of_one.as_u64() > Some(0), "{overview:#}");
+    ensure!(overview["container_count"] == 4, "{overview:#}");
     let months: Value = get(&socket, "/api/v1/months")?.parse()?;
     ensure!(months["zone"] == "UTC" && months["billing_day"] == 1, "{months:#}");
     ensure!(web.terminate(PATIENCE)?.success());
