@@ -15,7 +15,7 @@ use traffic_tests::{
     certificates::certificates,
     check::{eventually, stderr},
     container::introduce,
-    postgres::Postgres,
+    postgres::{Postgres, with_tls},
     process::Process,
     systemd::{Systemd, unit_named},
     traffic::udp_send,
@@ -289,7 +289,7 @@ fn the_server_is_verified_and_the_password_stays_in_its_file() -> Result<()> {
     let (lab, a, b) = node("store-tls")?;
     let directory = certificates()?;
     let path = directory.path().display();
-    let _server = store(&lab, &with_tls(directory.path()))?;
+    let _server = store(&lab, &with_tls(directory.path()).join(" "))?;
     let daemon = Daemon::start(&lab)?;
     udp_send(a.namespace(), b.namespace(), SocketAddr::new(b.v4(), 0), 100, 333)?;
     daemon.stop()?;
@@ -336,7 +336,7 @@ fn the_shipped_unit_ships_with_a_credential() -> Result<()> {
     let a = lab.bridged(101, 0, [10, 1, 0, 1].into(), "fd00:1::1".parse()?)?;
     let b = lab.bridged(102, 0, [10, 1, 0, 2].into(), "fd00:1::2".parse()?)?;
     introduce(&[&a, &b])?;
-    let server = store(&lab, &with_tls(directory.path()))?;
+    let server = store(&lab, &with_tls(directory.path()).join(" "))?;
     let systemd = Systemd::boot(&lab, CLASSES)?;
     systemd.active()?;
     let units = systemd.root().join("etc/systemd/system");
@@ -360,12 +360,4 @@ fn the_shipped_unit_ships_with_a_credential() -> Result<()> {
     let result = systemd.systemctl(&["show", "--value", "--property=Result", "trafctl-ship.service"])?;
     ensure!(result.trim() == "success", "{result}: {}", systemd.log());
     Ok(())
-}
-
-/// The options of a server with TLS on a port.
-fn with_tls(certificates: &Path) -> String {
-    let of = certificates.display();
-    format!(
-        "-c listen_addresses=127.0.0.1 -c ssl=on -c ssl_cert_file={of}/server.pem -c ssl_key_file={of}/server.key"
-    )
 }

@@ -1,19 +1,35 @@
-//! Outages of ClickHouse, where they differ.
+//! Outages of ClickHouse.
 
-use std::process::Command;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use traffic_tests::{
     Lab,
     certificates::{certificates, expire},
     clickhouse::ClickHouse,
-    process::run_ok,
-    small_disk::SmallDisk,
 };
 
-use crate::{PATIENCE, Site, node};
+use crate::{Server, Site, node};
 
-fn store<'l>(lab: &'l Lab, certificates: Option<&std::path::Path>) -> Result<ClickHouse<'l>> {
+impl Server for ClickHouse<'_> {
+    fn end(&mut self) -> Result<()> {
+        self.kill()
+    }
+
+    fn restart(&mut self) -> Result<()> {
+        self.restart()
+    }
+
+    fn data(&self) -> PathBuf {
+        self.data()
+    }
+
+    fn stored_bytes(&self) -> Result<String> {
+        self.query("SELECT sum(out_bytes) FROM traffic.traffic_5min WHERE container = '101'")
+    }
+}
+
+fn store<'l>(lab: &'l Lab, certificates: Option<&Path>) -> Result<ClickHouse<'l>> {
     let server = ClickHouse::start(lab.host(), certificates)?;
     lab.run_ok(&["store", "init", &server.url("default")])?;
     Ok(server)
@@ -27,29 +43,11 @@ fn a_server_that_cannot_be_reached_is_named_and_asked_again() -> Result<()> {
     let site = Site::new(&lab, [&a, &b])?;
     let options = format!("?ca_file={}/ca.pem", tls.path().display());
     let at = |place: &str| format!("clickhouse+https://ship@{place}{options}");
+    let says = [&["cannot connect to", "refused"][..], &["db.invalid"], &["127.0.0.1:8444", "took too long"]];
+    site.outlives_absence(&mut server, (at, "127.0.0.1/traffic", 8444), says)?;
     let url = at("127.0.0.1/traffic");
-    site.ships(&url)?;
-
-    server.kill()?;
-    let running = site.shipper(&url, "log")?;
-    site.fails(&url, &["cannot connect to", "refused"])?;
-    site.logs("log", "refused")?;
-    site.fails(&at("db.invalid/traffic"), &["db.invalid"])?;
-    let _silent = site.silent(8444)?;
-    site.fails(&at("127.0.0.1:8444/traffic"), &["127.0.0.1:8444", "took too long"])?;
-    server.restart()?;
-    site.logs("log", "shipping again")?;
-    ensure!(running.terminate(PATIENCE)?.success());
-    site.ships(&url)?;
-    // The running shipper takes the changed password.
-    site.set_password("hunter3")?;
-    let running = site.shipper(&url, "log2")?;
-    site.fails(&url, &["does not let this user in"])?;
-    site.logs("log2", "does not let this user in")?;
-    site.set_password("hunter2")?;
-    site.logs("log2", "shipping again")?;
-    ensure!(running.terminate(PATIENCE)?.success());
-
+    // The server's password stays as it is. Another one in the file is refused alike.
+    site.takes_password(&url, || site.set_password("hunter3"), "hunter2", &["does not let this user in"])?;
     expire(tls.path())?;
     server.kill()?;
     server.restart()?;
@@ -60,36 +58,14 @@ fn a_server_that_cannot_be_reached_is_named_and_asked_again() -> Result<()> {
 fn a_full_disk_of_the_store_loses_nothing() -> Result<()> {
     let (lab, a, b) = node("out-ch-disk")?;
     let mut server = store(&lab, None)?;
-    let site = Site::new(&lab, [&a, &b])?;
     let url = server.url("default");
-    site.ships(&url)?;
-    server.kill()?;
-    let disk = SmallDisk::replace(server.data(), 64)?;
-    server.restart()?;
-    let filler = disk.fill()?;
-    site.fails(&url, &["No space left on device"])?;
-    std::fs::remove_file(filler)?;
-    site.ships(&url)?;
-    // Its directory is a mount as long as the server runs.
-    server.kill()
+    Site::new(&lab, [&a, &b])?.outlives_full_disk(&mut server, &url, (64, None))
 }
 
 #[test]
 fn a_store_from_a_backup_gets_what_it_lacks() -> Result<()> {
     let (lab, a, b) = node("out-ch-backup")?;
     let mut server = store(&lab, None)?;
-    let site = Site::new(&lab, [&a, &b])?;
     let url = server.url("default");
-    site.ships(&url)?;
-    server.kill()?;
-    let backup = lab.path("backup");
-    run_ok(Command::new("cp").arg("-aT").arg(server.data()).arg(&backup))?;
-    server.restart()?;
-    site.ships(&url)?;
-    site.ships(&url)?;
-    server.kill()?;
-    std::fs::remove_dir_all(server.data())?;
-    run_ok(Command::new("cp").arg("-aT").arg(&backup).arg(server.data()))?;
-    server.restart()?;
-    site.ships(&url)
+    Site::new(&lab, [&a, &b])?.outlives_restore(&mut server, &url)
 }

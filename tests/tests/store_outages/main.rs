@@ -7,9 +7,9 @@ mod postgresql;
 use std::{
     fs,
     net::{SocketAddr, TcpListener},
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{PermissionsExt as _, chown},
     path::PathBuf,
-    process::Stdio,
+    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -17,12 +17,23 @@ use anyhow::{Context as _, Result, ensure};
 use traffic_tests::{
     Container, Counters, Daemon, Lab,
     check::{booked, eventually, stderr},
-    process::Process,
+    process::{Process, run_ok},
+    small_disk::SmallDisk,
     traffic::udp_send,
 };
 
 const CLASSES: &str = "1 0.0.0.0/0\n1 ::/0\n2 10.1.0.2/32\n";
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A server of the store that can end, and its data.
+trait Server {
+    /// Ends it in the way that is harder on it and still loses nothing.
+    fn end(&mut self) -> Result<()>;
+    fn restart(&mut self) -> Result<()>;
+    fn data(&self) -> PathBuf;
+    /// What the store has of container 101.
+    fn stored_bytes(&self) -> Result<String>;
+}
 
 /// A node that counts, and its password file.
 struct Site<'l> {
@@ -84,6 +95,86 @@ impl<'l> Site<'l> {
             ensure!(is_well, "{text}");
         }
         Ok(())
+    }
+
+    /// The server is away, silent, or somebody else's name, and a running shipper goes on when it is back. `at`: the URL
+    /// of a place.
+    fn outlives_absence(
+        &self,
+        server: &mut impl Server,
+        (at, own, silent): (impl Fn(&str) -> String, &str, u16),
+        says: [&[&str]; 3],
+    ) -> Result<()> {
+        let [gone, no_name, no_answer] = says;
+        let url = at(own);
+        self.ships(&url)?;
+        server.end()?;
+        let running = self.shipper(&url, "away")?;
+        self.fails(&url, gone)?;
+        self.logs("away", "refused")?;
+        self.fails(&at(&own.replace("127.0.0.1", "db.invalid")), no_name)?;
+        let _silent = self.silent(silent)?;
+        self.fails(&at(&own.replace("127.0.0.1", &format!("127.0.0.1:{silent}"))), no_answer)?;
+        server.restart()?;
+        self.logs("away", "shipping again")?;
+        ensure!(running.terminate(PATIENCE)?.success());
+        self.ships(&url)
+    }
+
+    /// A running shipper is refused after a change, until the file has the right password.
+    fn takes_password(
+        &self,
+        url: &str,
+        change: impl FnOnce() -> Result<()>,
+        right: &str,
+        says: &[&str],
+    ) -> Result<()> {
+        let running = self.shipper(url, "password")?;
+        change()?;
+        self.fails(url, says)?;
+        self.logs("password", says[0])?;
+        self.set_password(right)?;
+        self.logs("password", "shipping again")?;
+        ensure!(running.terminate(PATIENCE)?.success());
+        self.ships(url)
+    }
+
+    /// The disk of the server is full before anything came, and has room again. `owner`: that of its data.
+    fn outlives_full_disk(
+        &self,
+        server: &mut impl Server,
+        url: &str,
+        (mebibytes, owner): (u32, Option<u32>),
+    ) -> Result<()> {
+        server.end()?;
+        let disk = SmallDisk::replace(server.data(), mebibytes)?;
+        chown(server.data(), owner, None)?;
+        server.restart()?;
+        let filler = disk.fill()?;
+        self.fails(url, &["No space left on device"])?;
+        fs::remove_file(filler)?;
+        self.ships(url)?;
+        // Its directory is a mount as long as the server runs.
+        server.end()
+    }
+
+    /// The server goes back to a backup, and gets what it lacks.
+    fn outlives_restore(&self, server: &mut impl Server, url: &str) -> Result<()> {
+        self.ships(url)?;
+        server.end()?;
+        let backup = self.lab.path("backup");
+        run_ok(Command::new("cp").arg("-aT").arg(server.data()).arg(&backup))?;
+        server.restart()?;
+        let before = server.stored_bytes()?;
+        self.ships(url)?;
+        self.ships(url)?;
+        ensure!(server.stored_bytes()? != before);
+        server.end()?;
+        fs::remove_dir_all(server.data())?;
+        run_ok(Command::new("cp").arg("-aT").arg(&backup).arg(server.data()))?;
+        server.restart()?;
+        ensure!(server.stored_bytes()? == before);
+        self.ships(url)
     }
 
     /// A running shipper, whose log is in a file of this name.

@@ -1,8 +1,7 @@
 //! Outages of PostgreSQL.
 
 use std::{
-    os::unix::fs::chown,
-    path::Path,
+    path::PathBuf,
     process::{Command, Stdio},
 };
 
@@ -11,19 +10,28 @@ use traffic_tests::{
     Counters, Lab,
     certificates::{certificates, expire},
     check::eventually,
-    postgres::Postgres,
+    postgres::{Postgres, with_tls},
     process::{Process, run_ok},
-    small_disk::SmallDisk,
 };
 
-use crate::{PATIENCE, Site, node};
+use crate::{PATIENCE, Server, Site, node};
 
-/// The options of a server with TLS on its port.
-fn with_tls(certificates: &Path) -> Vec<String> {
-    let of = certificates.display();
-    let options = ["listen_addresses=127.0.0.1", "ssl=on"].map(str::to_owned);
-    let files = [format!("ssl_cert_file={of}/server.pem"), format!("ssl_key_file={of}/server.key")];
-    options.into_iter().chain(files).flat_map(|option| ["-c".to_owned(), option]).collect()
+impl Server for Postgres<'_> {
+    fn end(&mut self) -> Result<()> {
+        self.stop()
+    }
+
+    fn restart(&mut self) -> Result<()> {
+        self.restart()
+    }
+
+    fn data(&self) -> PathBuf {
+        self.data()
+    }
+
+    fn stored_bytes(&self) -> Result<String> {
+        self.query("select sum(out_bytes) from trafctl.traffic_5min where container = '101'")
+    }
 }
 
 fn store<'l>(lab: &'l Lab, options: &[String]) -> Result<Postgres<'l>> {
@@ -49,21 +57,13 @@ fn a_server_that_cannot_be_reached_is_named_and_asked_again() -> Result<()> {
     let site = Site::new(&lab, [&a, &b])?;
     let options = format!("?sslrootcert={}/ca.pem", tls.path().display());
     let at = |place: &str| format!("postgresql://ship@{place}{options}");
+    let says = [
+        &["cannot connect to postgresql://ship@127.0.0.1/postgres", "refused"][..],
+        &["db.invalid", "lookup address"],
+        &["127.0.0.1:5433", "no answer within 10s"],
+    ];
+    site.outlives_absence(&mut server, (at, "127.0.0.1/postgres", 5433), says)?;
     let url = at("127.0.0.1/postgres");
-    site.ships(&url)?;
-
-    server.stop()?;
-    let running = site.shipper(&url, "log")?;
-    site.fails(&url, &["cannot connect to postgresql://ship@127.0.0.1/postgres", "refused"])?;
-    site.logs("log", "refused")?;
-    site.fails(&at("db.invalid/postgres"), &["db.invalid", "lookup address"])?;
-    let _silent = site.silent(5433)?;
-    site.fails(&at("127.0.0.1:5433/postgres"), &["127.0.0.1:5433", "no answer within 10s"])?;
-    server.restart()?;
-    site.logs("log", "shipping again")?;
-    ensure!(running.terminate(PATIENCE)?.success());
-    site.ships(&url)?;
-
     site.fails(&at("127.0.0.1/nowhere"), &["\"nowhere\" does not exist", "trafctl store init"])?;
     expire(tls.path())?;
     server.query("select pg_reload_conf()")?;
@@ -79,14 +79,11 @@ fn a_running_shipper_takes_a_changed_password() -> Result<()> {
     let site = Site::new(&lab, [&a, &b])?;
     let url = format!("postgresql://ship@127.0.0.1/postgres?sslrootcert={}/ca.pem", tls.path().display());
     site.ships(&url)?;
-    let running = site.shipper(&url, "log")?;
-    server.query("alter user ship password 'hunter3'")?;
-    site.fails(&url, &["password authentication failed", "password file"])?;
-    site.logs("log", "password authentication failed")?;
-    site.set_password("hunter3")?;
-    site.logs("log", "shipping again")?;
-    ensure!(running.terminate(PATIENCE)?.success());
-    site.ships(&url)
+    let change = || {
+        server.query("alter user ship password 'hunter3'")?;
+        Ok(())
+    };
+    site.takes_password(&url, change, "hunter3", &["password authentication failed", "password file"])
 }
 
 #[test]
@@ -167,45 +164,17 @@ fn a_lock_is_waited_for_but_not_for_ever() -> Result<()> {
 fn a_full_disk_of_the_store_loses_nothing() -> Result<()> {
     let (lab, a, b) = node("out-disk")?;
     let mut server = store(&lab, &[])?;
-    let site = Site::new(&lab, [&a, &b])?;
     let url = server.url("ship");
-    server.stop()?;
-    let disk = SmallDisk::replace(server.data(), 160)?;
-    chown(server.data(), Some(run_ok(Command::new("id").args(["-u", "postgres"]))?.trim().parse()?), None)?;
-    server.restart()?;
-    let filler = disk.fill()?;
-    site.fails(&url, &["No space left on device"])?;
-    std::fs::remove_file(filler)?;
-    site.ships(&url)?;
-    // Its directory is a mount as long as the server runs.
-    server.stop()
+    let owner = run_ok(Command::new("id").args(["-u", "postgres"]))?.trim().parse()?;
+    Site::new(&lab, [&a, &b])?.outlives_full_disk(&mut server, &url, (160, Some(owner)))
 }
 
 #[test]
 fn a_store_from_a_backup_gets_what_it_lacks() -> Result<()> {
     let (lab, a, b) = node("out-backup")?;
     let mut server = store(&lab, &[])?;
-    let site = Site::new(&lab, [&a, &b])?;
     let url = server.url("ship");
-    site.ships(&url)?;
-    server.stop()?;
-    let backup = server.socket().join("backup");
-    run_ok(Command::new("cp").arg("-aT").arg(server.data()).arg(&backup))?;
-    server.restart()?;
-    let before = stored_bytes(&server)?;
-    site.ships(&url)?;
-    ensure!(stored_bytes(&server)? != before);
-    server.stop()?;
-    std::fs::remove_dir_all(server.data())?;
-    std::fs::rename(backup, server.data())?;
-    server.restart()?;
-    ensure!(stored_bytes(&server)? == before);
-    site.ships(&url)
-}
-
-/// What the store has of a container.
-fn stored_bytes(server: &Postgres<'_>) -> Result<String> {
-    server.query("select sum(out_bytes) from trafctl.traffic_5min where container = '101'")
+    Site::new(&lab, [&a, &b])?.outlives_restore(&mut server, &url)
 }
 
 #[test]

@@ -8,15 +8,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use traffic_ledger::{By, ReportQuery};
-use traffic_model::calendar::Calendar;
 use traffic_store::Target;
 use traffic_tests::{Namespace, clickhouse::ClickHouse};
 
-use super::{
-    new_store,
-    random_node::{Habits, RandomNode},
-};
+use super::days::{Days, columns_of_units};
 
 /// Which reading of a statement is of the earlier moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,23 +74,12 @@ fn a_day_that_is_replaced_during_a_statement_is_not_left_out() -> Result<()> {
     let namespace = Namespace::new("ch-moments")?;
     let server = ClickHouse::start(&namespace, None)?;
     namespace.enter(|| {
-        let mut random = fastrand::Rng::with_seed(1);
-        let target = new_store(&server)?;
-        let mut node = RandomNode::new("n1", Calendar::utc(), &mut random)?;
-        node.live(Habits { is_late: true, drains: 60 }, &mut random)?;
-        node.ledger.maintain(node.node.wall)?;
-        node.ship(&target)?;
-        let columns = server.query(
-            "SELECT name FROM system.columns WHERE database = 'traffic' AND table = 'units' AND name != 'version'",
-        )?;
-        let columns = columns.lines().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        let Days { node, of, report, .. } = Days::shipped(&server)?;
+        let columns = columns_of_units(&server)?;
         server.query("CREATE TABLE traffic.units_earlier AS traffic.units")?;
         server.query(&format!(
             "INSERT INTO traffic.units_earlier ({columns}, version) SELECT {columns}, version - 1 FROM traffic.units FINAL"
         ))?;
-        let of = ReportQuery { by: By::Day, ..ReportQuery::default() };
-        let report = node.ledger.report(&of)?;
-        ensure!(node.stored(&target)?.report(&of)? == report && report.steps.len() > 3);
         for (earlier, count) in
             [(Earlier::Rows, 1), (Earlier::Versions, 1), (Earlier::Rows, 3), (Earlier::Versions, 3)]
         {
