@@ -90,6 +90,14 @@ pub fn text(verified: &Verified, key_compared: bool) -> String {
     if let Some(dropped) = document.dropped.as_ref().filter(|dropped| dropped.recorded_from > period.start) {
         text += &format!("drops are known since {}\n", dropped.recorded_from);
     }
+    for row in &document.faults {
+        let [in_packets, in_bytes, out_packets, out_bytes] = row.counts.values();
+        text += &format!(
+            "in no class, {}: in {in_bytes} bytes in {in_packets} packets, out {out_bytes} bytes in {out_packets} \
+             packets\n",
+            row.reason
+        );
+    }
     text += &format!(
         "valid: signed, in the log of {} closed months and corrections, and the sums are those of the figures\nkey: {}\n",
         verified.log_size, verified.key

@@ -1,6 +1,6 @@
 //! What a statement says, from the ledger.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context as _;
 use jiff::Timestamp;
@@ -9,8 +9,8 @@ use traffic_ledger::{
     Adjustment, Basis, By, ClosedPeriod, Figures, Frozen, FrozenContainer, Gap, Ledger, ReportQuery, Split,
 };
 use traffic_statement::{
-    Amounts, ClassTable, ClosedRate, ClosedRow, Counts, Day, Dropped, DroppedRow, Facts, GapLine, Issuing,
-    Kind, Log, Period, Record, SignedCounts, issue,
+    Amounts, ClassTable, ClosedRate, ClosedRow, Counts, Day, Dropped, DroppedRow, Facts, FaultRow, GapLine,
+    Issuing, Kind, Log, Period, Record, SignedCounts, issue,
 };
 
 use super::Keys;
@@ -37,6 +37,7 @@ pub fn make(
     let label = container_now.clone().unwrap_or_else(|| container.to_owned());
     let days = days(ledger, closed, &label)?;
     let dropped = dropped(ledger, closed, &label)?;
+    let faults = faults(ledger, closed, &label)?;
     let gaps = ledger.gaps_of(&[label], Some(closed.start), Some(closed.end))?;
     let facts = Facts {
         trafctl: env!("CARGO_PKG_VERSION").to_owned(),
@@ -55,6 +56,7 @@ pub fn make(
         gaps: gaps.iter().map(gap_line).collect(),
         days,
         dropped,
+        faults,
         class_tables: class_tables(ledger, month, number)?,
     };
     let mut issuing = issue(Log::new(keys.salts), facts);
@@ -150,6 +152,19 @@ fn dropped(ledger: &Ledger, month: &ClosedPeriod, label: &str) -> anyhow::Result
     Ok(Some(Dropped { recorded_from: seconds(recorded_from), rows: rows.collect() }))
 }
 
+/// What passed a container's own interfaces in a month and is in no class, by reason.
+fn faults(ledger: &Ledger, month: &ClosedPeriod, label: &str) -> anyhow::Result<Vec<FaultRow>> {
+    let mut sums: BTreeMap<String, [u64; 4]> = BTreeMap::new();
+    for row in ledger.report_interfaces(&of_container(month, label))?.faults {
+        let sum = sums.entry(row.fault).or_default();
+        for (sum, amount) in sum.iter_mut().zip(counts(&row.figures).values()) {
+            *sum = sum.saturating_add(amount);
+        }
+    }
+    sums.retain(|_, sum| *sum != [0; 4]);
+    Ok(sums.into_iter().map(|(reason, sum)| FaultRow { reason, counts: Amounts::new(sum) }).collect())
+}
+
 fn of_container(month: &ClosedPeriod, label: &str) -> ReportQuery {
     ReportQuery {
         from: Some(month.start),
@@ -193,7 +208,7 @@ fn seconds(time: Timestamp) -> String {
 
 #[cfg(test)]
 mod tests {
-    use traffic_common::DropGroup;
+    use traffic_common::{DropGroup, Fault};
     use traffic_ledger::testing::{NOON, Node, ledger};
     use traffic_statement::verify;
 
@@ -229,5 +244,26 @@ mod tests {
             rows.collect::<Vec<_>>(),
             [(1, "shaper", [10, 1000, 20, 20_000]), (0, "firewall", [30, 300, 0, 0])]
         );
+    }
+    #[test]
+    fn it_has_what_is_in_no_class_of_this_container_and_month() {
+        let mut file = ledger();
+        let mut node = Node::new(NOON);
+        node.traffic("101", 1, [20, 2000, 0, 0]).traffic("102", 1, [5, 500, 0, 0]);
+        node.interface("veth101.0", Some("101"), 30, 4).interface("veth101.1", Some("101"), 9, 4);
+        node.interface("veth102.0", Some("102"), 8, 4);
+        node.fault("veth101.0", Fault::NotIp, 2).fault("veth101.1", Fault::NotIp, 3);
+        node.fault("veth101.0", Fault::Malformed, 4).fault("veth102.0", Fault::NotIp, 7);
+        node.pass(60).drain(&mut file.ledger);
+        node.pass(30 * 86_400).drain(&mut file.ledger);
+        // December's.
+        node.fault("veth101.0", Fault::Truncated, 11).pass(86_400).drain(&mut file.ledger);
+        file.ledger.close_anyway("2026-11", node.wall).unwrap();
+        let keys = Keys::generate("node1.example.com").unwrap();
+        let public = keys.key.public().clone();
+        let text = make(&file.ledger, ("2026-11", "101"), &ClassNames::default(), keys, node.wall).unwrap();
+        let faults = verify(&text, Some(&public)).unwrap().document.faults;
+        let rows = faults.iter().map(|row| (row.reason.as_str(), row.counts.values()));
+        assert_eq!(rows.collect::<Vec<_>>(), [("malformed", [0, 0, 4, 240]), ("not_ip", [0, 0, 5, 300])]);
     }
 }

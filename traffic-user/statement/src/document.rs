@@ -237,6 +237,17 @@ pub struct DroppedRow {
     pub counts: Counts,
 }
 
+/// What passed the container's interfaces and is in no class, as it was recorded when the statement was made. It is not
+/// frozen with the month.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FaultRow {
+    /// The name of the reason.
+    pub reason: String,
+    /// What passed.
+    #[serde(flatten)]
+    pub counts: Counts,
+}
+
 /// What was counted on a day in all billed classes together, without corrections, as it was recorded when the statement
 /// was made. It is not frozen with the month.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -287,6 +298,8 @@ pub struct Document {
     /// What was dropped; absent where drops were never recorded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dropped: Option<Dropped>,
+    /// What is in no class, by reason.
+    pub faults: Vec<FaultRow>,
     /// The class tables of its rows.
     pub class_tables: Vec<ClassTable>,
     /// The state of the log in which everything is proven: a signed note.

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use crate::{
     canonical,
     document::{
-        ClassTable, Day, Document, Dropped, FORMAT, GapLine, Period, Proven, Record, SignedCounts, Sum,
+        ClassTable, Day, Document, Dropped, FORMAT, FaultRow, GapLine, Period, Proven, Record, SignedCounts,
+        Sum,
     },
     error::StatementError,
     log::{Kind, Log, Place},
@@ -33,6 +34,8 @@ pub struct Facts {
     pub days: Vec<Day>,
     /// What was dropped; `None` where drops were never recorded.
     pub dropped: Option<Dropped>,
+    /// What is in no class, by reason.
+    pub faults: Vec<FaultRow>,
     /// The class tables of its rows.
     pub class_tables: Vec<ClassTable>,
 }
@@ -102,6 +105,7 @@ impl Issuing {
             gaps: facts.gaps,
             days: facts.days,
             dropped: facts.dropped,
+            faults: facts.faults,
             class_tables: facts.class_tables,
             checkpoint: log.checkpoint(key),
         };

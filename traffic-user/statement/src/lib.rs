@@ -24,8 +24,8 @@ mod tests;
 mod verify;
 
 pub use document::{
-    Amounts, ClassTable, ClosedRate, ClosedRow, Counts, Day, Document, Dropped, DroppedRow, GapLine, Period,
-    Record, SignedCounts, Sum,
+    Amounts, ClassTable, ClosedRate, ClosedRow, Counts, Day, Document, Dropped, DroppedRow, FaultRow,
+    GapLine, Period, Record, SignedCounts, Sum,
 };
 pub use error::StatementError;
 pub use issue::{Facts, Issuing, issue};

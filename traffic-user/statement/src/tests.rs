@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    Amounts, ClassTable, ClosedRate, ClosedRow, Day, Dropped, DroppedRow, Facts, GapLine, InPage, Issuing,
-    Kind, Log, PAGE, Period, PublicKey, Record, Salts, SecretKey, SignedCounts, StatementError, issue,
-    page_of, statement_in, verify,
+    Amounts, ClassTable, ClosedRate, ClosedRow, Day, Dropped, DroppedRow, Facts, FaultRow, GapLine, InPage,
+    Issuing, Kind, Log, PAGE, Period, PublicKey, Record, Salts, SecretKey, SignedCounts, StatementError,
+    issue, page_of, statement_in, verify,
 };
 
 const CHAIN: [&str; 4] = ["aa11", "bb22", "cc33", "dd44"];
@@ -80,6 +80,7 @@ fn facts(number: i64) -> Facts {
                 counts: Amounts::new([6, 6600, 7, 7700]),
             }],
         }),
+        faults: vec![FaultRow { reason: "not_ip".to_owned(), counts: Amounts::new([8, 880, 9, 990]) }],
         class_tables: vec![ClassTable {
             hash: "ab".repeat(32),
             loaded: "2026-09-01T00:00:00Z".to_owned(),
