@@ -232,6 +232,31 @@ fn a_ledger_of_version_3_gets_the_borders_it_was_summed_by() {
 }
 
 #[test]
+fn days_of_version_3_do_not_cut_hours_of_a_zone_that_nobody_knows_any_more() {
+    // Until the first day was summed, and later.
+    for (offset_s, until) in [19_800, -12_600, 20_700, -34_200]
+        .into_iter()
+        .flat_map(|offset_s| [(offset_s, "2026-08-22"), (offset_s, "2026-08-26")])
+    {
+        let mut file = ledger_with(config(calendar(offset_s, None)));
+        let mut node = Node::balanced(at("2026-08-21T20:00:00Z"));
+        while node.wall.as_second() < at(&format!("{until}T03:00:00Z")) {
+            node.traffic("101", 1, [1, 1000, 1, 100]).pass(300).drain(&mut file.ledger);
+        }
+        // Hours and days that are over.
+        file.ledger.roll_up_only().unwrap();
+        let path = file.ledger.path().to_owned();
+        file.ledger.conn.execute_batch(&as_version_3()).unwrap();
+        file.ledger = Ledger::open(&path, forgotten()).unwrap();
+        file.ledger.maintain(node.wall).unwrap();
+        assert_whole(&file.ledger, &node);
+        node.traffic("101", 1, [1, 1000, 1, 100]).pass(86_400).drain(&mut file.ledger);
+        file.ledger.maintain(node.wall).unwrap();
+        assert_whole(&file.ledger, &node);
+    }
+}
+
+#[test]
 fn a_former_name_and_the_current_one_are_the_same_calendar() {
     let zone = |name| config(Calendar::new(name, 1).unwrap());
     let mut file = ledger_with(zone("US/Eastern"));

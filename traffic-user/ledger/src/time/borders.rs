@@ -8,7 +8,7 @@
 //! The end of a unit is still open while nothing is written after it, so an update of the rules that comes in
 //! time still applies to it ([`Borders::book`]).
 
-use jiff::civil::Date;
+use jiff::{civil::Date, tz::Offset};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use traffic_model::calendar::{Calendar, FIVE_MINUTES_S, Level, five_minutes_of};
 
@@ -357,10 +357,29 @@ pub(crate) fn stored_calendar(conn: &Connection) -> rusqlite::Result<Option<(Str
 pub(crate) fn store_existing(conn: &Connection) -> rusqlite::Result<()> {
     // Without a calendar there are no figures.
     let Some((zone, day)) = stored_calendar(conn)? else { return Ok(()) };
-    // Under a zone that nobody knows any more, the middle of a day is still within its date by UTC, or close.
-    let calendar = Calendar::new(&zone, day).or_else(|_unknown| Calendar::new("UTC", day));
-    let store = || store_existing_by(conn, &calendar?);
+    let calendar = || -> Result<Calendar, LedgerError> {
+        let calendar = Calendar::new_or_unknown(&zone, day)?;
+        // Of a zone that nobody knows any more, the sums show where its days began, or at least its hours.
+        let offset = if calendar.zone_is_known() { None } else { offset_of_sums(conn)? };
+        Ok(offset.map_or(calendar.clone(), |offset| calendar.with_substitute(offset)))
+    };
+    let store = || store_existing_by(conn, &calendar()?);
     store().map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
+}
+
+/// The UTC offset at which the last day that was summed began, or the last hour: then less than half an hour.
+fn offset_of_sums(conn: &Connection) -> Result<Option<Offset>, LedgerError> {
+    for (level, length_s) in [(Level::Day, 86_400), (Level::Hour, 3600)] {
+        let last: Option<i64> = conn
+            .prepare_cached("SELECT max(start) FROM unit WHERE level = ?1")?
+            .query_row([level as u8], |row| row.get(0))?;
+        if let Some(start) = last {
+            let before_s = start.rem_euclid(length_s);
+            let offset_s = if before_s <= length_s / 2 { -before_s } else { length_s - before_s };
+            return Ok(i32::try_from(offset_s).ok().and_then(|offset_s| Offset::from_seconds(offset_s).ok()));
+        }
+    }
+    Ok(None)
 }
 
 /// Does the same by the rules of a calendar.
