@@ -143,7 +143,8 @@ impl Ledger {
 
     /// Finds what was counted more often than the kernel's statistics show. Whoever closes a month has seen it.
     fn audit_excess(&self, view: &Connection, audit: &mut Audit) -> Result<(), LedgerError> {
-        let closed: Option<i64> = view.query_row("SELECT max(end) FROM period", [], |row| row.get(0))?;
+        let closed: Option<i64> =
+            view.prepare_cached("SELECT max(end) FROM period")?.query_row([], |row| row.get(0))?;
         let from = closed.map(Timestamp::from_second).transpose().unwrap_or_default();
         for gap in gaps::list(view, from, None, None)? {
             if gap.reason == GapReason::CountedTwice {
@@ -155,7 +156,12 @@ impl Ledger {
         Ok(())
     }
 
-    fn audit_level(&self, view: &Connection, level: Level, audit: &mut Audit) -> Result<(), LedgerError> {
+    pub(crate) fn audit_level(
+        &self,
+        view: &Connection,
+        level: Level,
+        audit: &mut Audit,
+    ) -> Result<(), LedgerError> {
         let Some(finer) = level.finer() else { return Ok(()) };
         let kept_from = match finer {
             Level::FiveMinutes => ids::meta(view, "dropped_before_5min")?,
@@ -166,19 +172,43 @@ impl Ledger {
         let mut statement =
             view.prepare_cached("SELECT start, end FROM unit WHERE level = ?1 ORDER BY start")?;
         let mut rows = statement.query([level as u8])?;
+        let mut units: Vec<Unit> = Vec::new();
+        let mut day_end = i64::MIN;
         while let Some(row) = rows.next()? {
-            let (start, end): (i64, i64) = (row.get(0)?, row.get(1)?);
-            if open.contains(&start) || kept_from.is_some_and(|from| start < from) {
+            let unit = (row.get(0)?, row.get(1)?);
+            if open.contains(&unit.0) || kept_from.is_some_and(|from| unit.0 < from) {
                 audit.units_skipped += 1;
                 continue;
             }
             audit.units += 1;
-            for kind in KINDS {
-                let coarse = read::sums(view, &Selection::all(&kind, level, (start, start + 1)))?;
-                let fine = read::sums(view, &Selection::all(&kind, finer, (start, end)))?;
-                let differing = differences(&coarse, &fine);
+            if unit.0 >= day_end {
+                self.audit_units_of_day(view, (level, finer), &units, audit)?;
+                units.clear();
+                day_end = Borders::new(view, &self.calendar).end(Level::Day, unit.0)?;
+            }
+            units.push(unit);
+        }
+        self.audit_units_of_day(view, (level, finer), &units, audit)
+    }
+
+    /// Compares units that begin on one day. Together, because a finished day is packed as a whole.
+    fn audit_units_of_day(
+        &self,
+        view: &Connection,
+        (level, finer): (Level, Level),
+        units: &[Unit],
+        audit: &mut Audit,
+    ) -> Result<(), LedgerError> {
+        let (Some(first), Some(last)) = (units.first(), units.last()) else { return Ok(()) };
+        for kind in KINDS {
+            let coarse = Selection::all(&kind, level, (first.0, last.0 + 1));
+            let coarse = sums_of_units(view, &coarse, units, |start, unit| start == unit.0)?;
+            let fine = Selection::all(&kind, finer, (first.0, last.1));
+            let fine = sums_of_units(view, &fine, units, |start, unit| start < unit.1)?;
+            for ((coarse, fine), (start, _)) in coarse.iter().zip(&fine).zip(units) {
+                let differing = differences(coarse, fine);
                 if differing > 0 {
-                    let label = Borders::new(view, &self.calendar).label(level, start)?;
+                    let label = Borders::new(view, &self.calendar).label(level, *start)?;
                     let (above, below) = (kind.table(level), kind.table(finer));
                     audit
                         .problems
@@ -188,6 +218,28 @@ impl Ledger {
         }
         Ok(())
     }
+}
+
+/// Start and end of an hour, day or month in seconds since the Unix epoch.
+type Unit = (i64, i64);
+
+/// The sums of each of these units, of the selected rows that belong to it. Of a row's start and the last unit that
+/// begins at or before it, `belongs` says whether it does.
+fn sums_of_units(
+    view: &Connection,
+    of: &Selection<'_>,
+    units: &[Unit],
+    belongs: impl Fn(i64, &Unit) -> bool,
+) -> Result<Vec<Sums>, LedgerError> {
+    let mut sums = vec![Sums::new(); units.len()];
+    read::each(view, of, |row| {
+        let at = units.partition_point(|unit| unit.0 <= row.start).checked_sub(1);
+        if let Some(at) = at.filter(|&at| belongs(row.start, &units[at])) {
+            read::add(&mut sums[at], &row);
+        }
+        Ok(())
+    })?;
+    Ok(sums)
 }
 
 /// Counts the rows that differ between two levels: one that both have with other values counts twice.
@@ -225,7 +277,7 @@ fn audit_units(view: &Connection, audit: &mut Audit) -> Result<(), LedgerError> 
             let sql = format!(
                 "SELECT count(*) FROM {days} WHERE start NOT IN (SELECT start FROM border WHERE level = 2)"
             );
-            let unlisted: i64 = view.query_row(&sql, [], |row| row.get(0))?;
+            let unlisted: i64 = view.prepare_cached(&sql)?.query_row([], |row| row.get(0))?;
             if unlisted > 0 {
                 audit.problems.push(format!("{days}: the days of {unlisted} rows are not listed"));
             }
@@ -265,7 +317,7 @@ fn audit_chain(view: &Connection, audit: &mut Audit) -> Result<(), LedgerError> 
         let sql = format!(
             "SELECT count(*) FROM {table} WHERE id NOT IN (SELECT subject FROM chain WHERE kind = ?1)"
         );
-        let unchained: i64 = view.query_row(&sql, [kind], |row| row.get(0))?;
+        let unchained: i64 = view.prepare_cached(&sql)?.query_row([kind], |row| row.get(0))?;
         if unchained > 0 {
             audit.problems.push(format!("chain: {unchained} rows of {table} are in no entry"));
         }
@@ -289,7 +341,7 @@ fn audit_closed(view: &Connection, audit: &mut Audit) -> Result<(), LedgerError>
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let (id, start, name): (i64, i64, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        let differing: i64 = view.query_row(&sql, params![id, start], |row| row.get(0))?;
+        let differing: i64 = view.prepare_cached(&sql)?.query_row(params![id, start], |row| row.get(0))?;
         if differing > 0 {
             audit.problems.push(format!("closed period {name}: {differing} rows differ from its month"));
         }

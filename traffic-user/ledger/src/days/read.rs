@@ -221,25 +221,13 @@ pub(crate) fn each_day(
 /// Sums of each series.
 pub(crate) type Sums = BTreeMap<Series, [u64; MOST_VALUES]>;
 
-fn add(sums: &mut Sums, row: &AnyRow) {
+/// Adds a row to the sums of its series.
+pub(crate) fn add(sums: &mut Sums, row: &AnyRow) {
     let sum = sums.entry(row.series).or_default();
     sum.iter_mut().zip(row.values).for_each(|(sum, value)| *sum = sum.wrapping_add(value));
 }
 
-/// The sums of all series over the range.
-///
-/// # Errors
-/// When the file cannot be read.
-pub(crate) fn sums(conn: &Connection, of: &Selection<'_>) -> Result<Sums, LedgerError> {
-    let mut sums = Sums::new();
-    each(conn, of, |row| {
-        add(&mut sums, &row);
-        Ok(())
-    })?;
-    Ok(sums)
-}
-
-/// The same, of packed days only.
+/// The sums of all series over the range, of packed days only.
 ///
 /// # Errors
 /// When the file cannot be read.

@@ -148,3 +148,44 @@ fn hours_are_kept_as_long_as_five_minute_rows() {
     assert_eq!(report.total.incoming.unwrap().bytes, 100 * 100 + 1);
     assert_eq!(file.ledger.audit().unwrap().problems, Vec::<String>::new());
 }
+
+#[test]
+fn the_audit_finds_each_hour_that_is_not_the_sum_of_its_five_minutes() {
+    let mut file = ledger();
+    let mut node = Node::balanced(NOON);
+    for _ in 0..3 * 24 * 4 {
+        node.traffic("101", 1, [1, 1000, 1, 100]).traffic("102", 2, [2, 500, 1, 10]);
+        node.pass(900).drain(&mut file.ledger);
+    }
+    // Its first days are packed, its last hours are not.
+    file.ledger.maintain(node.wall).unwrap();
+    assert_eq!(file.ledger.audit().unwrap().problems, Vec::<String>::new());
+    let hours: Vec<i64> = {
+        let sql = "SELECT start FROM unit WHERE level = 1 ORDER BY start";
+        let mut statement = file.ledger.conn.prepare(sql).unwrap();
+        statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+    };
+    assert!(hours.len() > 60);
+    for hour in hours {
+        let transaction = file.ledger.conn.unchecked_transaction().unwrap();
+        // One more of a series, as if it had been summed wrongly.
+        transaction
+            .execute(
+                "INSERT INTO traffic_hour_rows (start, container, class, family, stream, in_packets, in_bytes,
+                     out_packets, out_bytes)
+                 SELECT ?1, container, class, family, stream, 0, 1, 0, 0 FROM traffic_hour WHERE start = ?1 LIMIT 1
+                 ON CONFLICT DO UPDATE SET in_bytes = in_bytes + 1",
+                [hour],
+            )
+            .unwrap();
+        let level = Level::Hour;
+        let mut audit = crate::Audit::default();
+        file.ledger.audit_level(&transaction, level, &mut audit).unwrap();
+        let label = file.ledger.calendar.label(level, hour).unwrap();
+        assert_eq!(
+            audit.problems,
+            [format!("traffic_hour {label}: 2 rows are not the sums of traffic_5min")]
+        );
+        transaction.rollback().unwrap();
+    }
+}
