@@ -8,9 +8,9 @@
 //! per day: the same days and months, and few hours.
 //!
 //! It prints one line per measurement, with the milliseconds of every round in order, then the CPU time of all
-//! threads in each round. The first round uses
-//! whatever the page cache holds of the file. Drains use an epoch of their own, so measuring a file again
-//! adds some minutes to it.
+//! threads in each round. The first round uses whatever the page cache holds of the file. An audit runs once, and
+//! its largest resident set follows. Drains use an epoch of their own, so measuring a file again adds some minutes
+//! to it.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -116,7 +116,10 @@ fn measure_questions(ledger: &Ledger, containers: u32, rounds: u32) -> anyhow::R
         by_class: false,
         basis: month.basis,
     };
+    // From here on, the most memory is the audit's.
+    std::fs::write("/proc/self/clear_refs", "5")?;
     print_times("an audit", &[measure(|| ledger.audit())?]);
+    print_line(&format!("the most memory during it: {}", most_memory()?));
     let mut took = vec![Vec::new(); questions.len() + 2];
     for _ in 0..rounds {
         for (times, (_, query)) in took.iter_mut().zip(&questions) {
@@ -130,6 +133,13 @@ fn measure_questions(ledger: &Ledger, containers: u32, rounds: u32) -> anyhow::R
         print_times(name, times);
     }
     Ok(())
+}
+
+/// The largest resident set of this process, as the kernel prints it.
+fn most_memory() -> anyhow::Result<String> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM in /proc")?;
+    Ok(line.trim().to_owned())
 }
 
 /// Wall clock time and CPU time.
