@@ -128,6 +128,8 @@ def main(file, key_text):
         refuse("its text is not canonical")
     if document["format"] != "trafctl-statement/1" or document["issuer"] != key_text.strip():
         refuse("it has another format, or names another key")
+    if document.get("faults") == []:
+        refuse("its faults are an empty list")
     origin, size, root, *rest = open_note(document["checkpoint"], key).split("\n")
     if origin != key[0] or rest != [""]:
         refuse("the checkpoint is of another log")

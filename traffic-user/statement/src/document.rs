@@ -298,7 +298,8 @@ pub struct Document {
     /// What was dropped; absent where drops were never recorded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dropped: Option<Dropped>,
-    /// What is in no class, by reason.
+    /// What is in no class, by reason; absent if there is nothing, and in statements that are older than it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<FaultRow>,
     /// The class tables of its rows.
     pub class_tables: Vec<ClassTable>,

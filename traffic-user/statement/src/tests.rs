@@ -213,6 +213,20 @@ fn whoever_has_the_key_cannot_show_each_tenant_another_month() {
 }
 
 #[test]
+fn a_statement_without_faults_is_one_of_before_they_were_stated() {
+    let without = |facts| chain(issue(Log::new(Salts::of([9; 32])), facts)).finish(&key()).unwrap();
+    let note = without(Facts { faults: Vec::new(), ..facts(3) });
+    let older = signed_again(&statement(3), |document| {
+        document.as_object_mut().unwrap().remove("faults").unwrap();
+    });
+    assert_eq!(note, older);
+    assert_eq!(verify(&older, Some(key().public())).unwrap().document.faults, []);
+    // What there is none of has one text.
+    let empty = signed_again(&older, |document| document["faults"] = serde_json::json!([]));
+    assert!(refusal(&empty).contains("canonical"));
+}
+
+#[test]
 fn another_key_is_named() {
     let other = SecretKey::new("node1.example.com/statements", [8; 32]).unwrap();
     let error = verify(&statement(3), Some(other.public())).unwrap_err().to_string();
