@@ -61,7 +61,7 @@ pub(crate) enum Shipped {
     /// Each row is a part.
     Record { name: &'static str, number: usize },
     /// Each row stands for the figures of a unit.
-    Unit { level: usize, start: usize, dirty: usize },
+    Unit { level: usize, start: usize, end: usize, dirty: usize },
 }
 
 impl Shipped {
@@ -72,6 +72,7 @@ impl Shipped {
             return Some(Self::Unit {
                 level: column("level")?,
                 start: column("start")?,
+                end: column("end")?,
                 dirty: column("dirty")?,
             });
         }
@@ -89,11 +90,14 @@ impl Shipped {
         let integer = |column: usize| row.get(column)?.as_i64().ok();
         match *self {
             Self::Record { name, number } => Some((name, integer(number)?)),
-            Self::Unit { level, start, dirty } => {
+            Self::Unit { level, start, end, dirty } => {
                 let level = integer(level)?;
                 let (_, name) = UNITS.into_iter().find(|unit| unit.0 as i64 == level)?;
-                // Every change of a unit's rows makes it dirty. Summing it up, after which it is clean, changes none.
-                let is_summing_up = before.is_some() && after.is_some() && integer(dirty)? == 0;
+                // Every change of a unit's rows makes it dirty. Summing it up, after which it is clean, changes none,
+                // but the end of a day or month may move without its rows.
+                let end_of = |row: Option<&[ValueRef<'_>]>| row?.get(end)?.as_i64().ok();
+                let keeps_its_end = end_of(before).is_some() && end_of(before) == end_of(after);
+                let is_summing_up = keeps_its_end && integer(dirty)? == 0;
                 if is_summing_up { None } else { Some((name, integer(start)?)) }
             }
         }
@@ -227,4 +231,19 @@ pub(crate) fn fill(conn: &Connection) -> rusqlite::Result<()> {
         conn.execute(&format!("INSERT INTO outbox SELECT '{table}', {number}, 1 FROM {table}"), [])?;
     }
     conn.execute("UPDATE changes SET number = 1 WHERE EXISTS (SELECT 1 FROM outbox)", []).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_day_changes_with_its_end_and_not_by_being_summed_up() {
+        let columns = ["level", "start", "end", "dirty"].map(str::to_owned);
+        let unit = Shipped::of("unit", &columns).unwrap();
+        let row = |end, dirty| [2, 86_400, end, dirty].map(ValueRef::Integer);
+        let (written, summed, shorter) = (row(172_800, 1), row(172_800, 0), row(169_200, 0));
+        assert_eq!(unit.changed(Some(&written), Some(&summed)), None);
+        assert_eq!(unit.changed(Some(&summed), Some(&shorter)), Some(("day", 86_400)));
+    }
 }
