@@ -40,7 +40,7 @@ pub async fn init(target: &Target, cluster: Option<&str>) -> Result<bool, StoreE
             StoreError::Refused(text) | StoreError::Unusable(text) => {
                 StoreError::Refused(format!("cannot create the tables: {text}"))
             }
-            away @ StoreError::Away(_) => away,
+            other => other,
         })?;
     }
     if features.has_roles {
@@ -183,18 +183,23 @@ pub async fn migrate(target: &Target, cluster: Option<&str>) -> Result<Migrated,
     let server = Http::connect(target).await?;
     let from = require_version(&server).await?;
     require_cluster(&server, cluster)?;
+    require_columns(&server, from).await?;
     if from < schema::VERSION {
         let cluster = server.cluster.as_ref().map(|found| found.name.as_str());
         let features = features(&server).await?;
         for sql in schema::migrate(schema::Made { database: server.database(), cluster, features }) {
             server.run(&sql).await?;
         }
-    }
-    if let Some(problem) = columns::problems(&server, schema::VERSION).await?.into_iter().next() {
-        return Err(StoreError::Unusable(problem));
+        require_columns(&server, schema::VERSION).await?;
     }
     let of = |version: u64| i32::try_from(version).unwrap_or(i32::MAX);
     Ok(Migrated { from: of(from), to: of(schema::VERSION) })
+}
+
+/// Refuses tables of which somebody altered a column.
+async fn require_columns(server: &Http, version: u64) -> Result<(), StoreError> {
+    let problem = columns::problems(server, version).await?.into_iter().next();
+    problem.map_or(Ok(()), |problem| Err(StoreError::Unusable(problem)))
 }
 
 /// Checks that everything is there, and what this user may do.
