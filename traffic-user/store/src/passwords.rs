@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::Read as _,
+    io::{ErrorKind, Read as _},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
@@ -44,7 +44,10 @@ pub(crate) fn find(
     is_its: impl Fn([&str; 4]) -> bool,
 ) -> Result<Option<String>, String> {
     for PasswordFile { path, may_be_missing } in files {
-        if *may_be_missing && !path.exists() {
+        // Whatever else keeps it from being read is an error: its password would be the one.
+        let is_missing =
+            || fs::symlink_metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound);
+        if *may_be_missing && is_missing() {
             continue;
         }
         let text = read_secret(path).map_err(|reason| format!("{}: {reason}", path.display()))?;
@@ -92,5 +95,28 @@ fn read_secret(path: &Path) -> Result<String, String> {
     match file.take(MOST_PASSWORD_BYTES).read_to_string(&mut text) {
         Ok(_) => Ok(text),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn only_a_file_that_is_not_there_is_left_out() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        let look = |name: &str| find(&[PasswordFile::usual(at(name))], |_| true);
+        assert_eq!(look("nothing"), Ok(None));
+        assert_eq!(look("none/pgpass"), Ok(None));
+        symlink("gone", at("dangling")).unwrap();
+        symlink("loop", at("loop")).unwrap();
+        fs::write(at("file"), "").unwrap();
+        for name in ["dangling", "loop", "file/pgpass"] {
+            let error = look(name).unwrap_err();
+            assert!(error.contains(&at(name).display().to_string()), "{name}: {error}");
+        }
     }
 }

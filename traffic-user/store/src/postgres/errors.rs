@@ -2,6 +2,7 @@
 
 use tokio_postgres::Error;
 
+use super::target::Target;
 use crate::store::StoreError;
 
 /// The whole text of an error. The library names a password in none.
@@ -53,10 +54,61 @@ pub(super) fn of(error: &Error) -> StoreError {
     }
 }
 
+/// Of a connection that was not made.
+pub(super) fn of_connecting(error: &Error, target: &Target) -> StoreError {
+    // The library says it before the server does, as an error without a code.
+    if error.code().is_none() && text(error).contains("password missing") {
+        return StoreError::Refused(target.without_line());
+    }
+    of(error)
+}
+
 pub(super) fn within(error: &StoreError, what: &str) -> StoreError {
     match error {
         StoreError::Away(text) => StoreError::Away(format!("{what}: {text}")),
         StoreError::Refused(text) => StoreError::Refused(format!("{what}: {text}")),
         StoreError::Unusable(text) => StoreError::Unusable(format!("{what}: {text}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        net::TcpListener,
+    };
+
+    use super::*;
+    use crate::{passwords::PasswordFile, postgres::Postgres};
+
+    /// The error of a connection to a server that answers with this.
+    fn error_after(answer: Vec<u8>) -> StoreError {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let server = std::thread::spawn(move || {
+            let (mut connection, _) = listener.accept().unwrap();
+            let mut startup = [0; 256];
+            assert!(connection.read(&mut startup).unwrap() > 0);
+            connection.write_all(&answer).unwrap();
+            let _end = connection.read(&mut startup);
+        });
+        let target = Target::parse(&format!("postgresql://ship@127.0.0.1:{port}/traffic?sslmode=disable"));
+        let target = target.unwrap().with_password(&[PasswordFile::usual("/nowhere/pgpass")]).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let error = runtime.block_on(Postgres::connect(&target)).unwrap_err();
+        drop(runtime);
+        server.join().unwrap();
+        error
+    }
+
+    #[test]
+    fn a_password_that_no_file_has_is_named_with_the_files() {
+        let asks_for_a_password = vec![b'R', 0, 0, 0, 8, 0, 0, 0, 3];
+        let StoreError::Refused(text) = error_after(asks_for_a_password) else { panic!("not refused") };
+        for part in
+            ["cannot connect to postgresql://ship@", "/nowhere/pgpass", "HOST:PORT:DATABASE:USER:PASSWORD"]
+        {
+            assert!(text.contains(part), "{text}");
+        }
     }
 }

@@ -34,7 +34,7 @@ use crate::{
     digests::storable,
     store::{Batch, Known, PartDigest, Put, Store, StoreError, Takeover},
 };
-use errors::{of, text, within};
+use errors::{of, of_connecting, text, within};
 use target::Encryption;
 use tls::Tls;
 
@@ -114,12 +114,14 @@ async fn connect(target: &Target) -> Result<Client, StoreError> {
     let mut config = target.config.clone();
     config.connect_timeout(CONNECT_TIME).keepalives_idle(Duration::from_secs(30));
     let client = if target.encryption == Encryption::Off {
-        let (client, connection) = config.connect(NoTls).await.map_err(|error| of(&error))?;
+        let (client, connection) =
+            config.connect(NoTls).await.map_err(|error| of_connecting(&error, target))?;
         follow(connection);
         client
     } else {
         let tls = Tls::of(target).map_err(StoreError::Unusable)?;
-        let (client, connection) = config.connect(tls).await.map_err(|error| of(&error))?;
+        let (client, connection) =
+            config.connect(tls).await.map_err(|error| of_connecting(&error, target))?;
         follow(connection);
         client
     };

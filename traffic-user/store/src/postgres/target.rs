@@ -28,6 +28,8 @@ pub struct Target {
     without_password: Box<Config>,
     pub(super) encryption: Encryption,
     pub(super) root_file: Option<PathBuf>,
+    /// Where its password was looked for.
+    files: Vec<PathBuf>,
     name: String,
 }
 
@@ -73,7 +75,14 @@ impl Target {
         config.ssl_mode(if encryption == Encryption::Off { SslMode::Disable } else { SslMode::Require });
         config.application_name("trafctl");
         let without_password = Box::new(config.clone());
-        Ok(Self { config, without_password, encryption, root_file, name: place.to_owned() })
+        Ok(Self {
+            config,
+            without_password,
+            encryption,
+            root_file,
+            files: Vec::new(),
+            name: place.to_owned(),
+        })
     }
 
     /// Its URL without options, for people.
@@ -103,7 +112,18 @@ impl Target {
         if let Some(password) = found? {
             self.config.password(password);
         }
+        self.files = files.iter().map(|file| file.path.clone()).collect();
         Ok(self)
+    }
+
+    /// What is said when the server asks for a password, and there is none.
+    pub(super) fn without_line(&self) -> String {
+        let files: Vec<String> = self.files.iter().map(|path| path.display().to_string()).collect();
+        let looked = if files.is_empty() { "there is none".to_owned() } else { files.join(", ") };
+        format!(
+            "the server asks for a password, and no password file has a line for this store ({looked}); add a line \
+             HOST:PORT:DATABASE:USER:PASSWORD to one, or name another file by `password_file` under `[ship]`"
+        )
     }
 }
 
