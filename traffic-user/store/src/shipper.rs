@@ -253,7 +253,11 @@ impl Shipper<'_> {
             }
             batch.after =
                 Known { machine, changes, token, done, without_drops, drops_kept_from, ..Known::default() };
-            let put = store.put(&batch).await.inspect_err(|_| self.size.has_failed())?;
+            let put = store.put(&batch).await.inspect_err(|error| {
+                if matches!(error, StoreError::Away(_)) {
+                    self.size.has_failed();
+                }
+            })?;
             match put {
                 Put::Taken(new) => {
                     // What came before a failure is not sent again: that says nothing about the size.

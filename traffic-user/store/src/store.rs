@@ -5,9 +5,14 @@ use traffic_ledger::{Content, DROPPED_TABLE, ShippedExtent};
 /// Why a store did not do what was asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// It cannot be reached, or the connection was lost: what was asked may or may not have been done.
+    /// It cannot be reached, the connection was lost, or it came to a limit of time or memory: what was asked may or may not
+    /// have been done. Less at once may pass.
     #[error("{0}")]
     Away(String),
+    /// It answered that it cannot now, however little is asked: the disk is full, or it only reads. What was asked was not
+    /// done, or not as a whole.
+    #[error("{0}")]
+    NotNow(String),
     /// It answered with an error: what was asked was not done.
     #[error("{0}")]
     Refused(String),

@@ -105,6 +105,9 @@ impl Http {
             StoreError::Away(text) => {
                 StoreError::Away(format!("cannot connect to {}: {text}", server.target.name()))
             }
+            StoreError::NotNow(text) => {
+                StoreError::NotNow(format!("cannot connect to {}: {text}", server.target.name()))
+            }
             other => other,
         })?;
         let mut sharded = None;
@@ -246,15 +249,21 @@ fn refusal(status: u16, body: &[u8]) -> StoreError {
             "{line}; `GRANT {} TO` the user that ships, and use the owner of the database for `ship adopt` and what changes the store",
             schema::SHIP_ROLE
         )),
-        // Timeouts, limits, too many parts, network, files that cannot be written, a full disk, read-only replicas: a
-        // repetition may succeed.
+        // It took too long, or too much memory.
+        Some(159 | 241) => StoreError::Away(line.to_owned()),
+        // Quotas, too many parts, network, files that cannot be written, a full disk, read-only replicas: a repetition may
+        // succeed.
         Some(
-            3 | 32 | 33 | 74 | 75 | 76 | 159 | 173 | 198 | 201 | 202 | 203 | 209 | 210 | 236 | 241 | 242
-            | 243 | 252 | 279 | 285 | 286 | 319 | 364 | 394 | 425 | 439 | 692 | 999,
-        ) => StoreError::Away(line.to_owned()),
+            3 | 32 | 33 | 74 | 75 | 76 | 173 | 198 | 201 | 202 | 203 | 209 | 210 | 236 | 242 | 243 | 252
+            | 279 | 285 | 286 | 319 | 364 | 394 | 425 | 439 | 692 | 999,
+        ) => StoreError::NotNow(line.to_owned()),
         Some(_) => StoreError::Refused(line.to_owned()),
-        None if status >= 500 || status == 429 => {
+        // A proxy that lost the server, or waited too long for it.
+        None if matches!(status, 502 | 504) => {
             StoreError::Away(format!("the server answered with status {status}"))
+        }
+        None if status >= 500 || status == 429 => {
+            StoreError::NotNow(format!("the server answered with status {status}"))
         }
         None => StoreError::Refused(format!(
             "the server answered with status {status}; is it the HTTP interface of ClickHouse?"

@@ -107,10 +107,13 @@ async fn errors_say_whether_a_repetition_may_help() {
     for (does, kind, part) in [
         (Does::Answers(404, unknown), "unusable", "(Table t.units doesn't exist.); run `trafctl store init`"),
         (Does::Answers(401, password), "refused", "let this user in: Wrong password for user ship"),
-        (Does::Answers(500, "Code: 252. DB::Exception: Too many parts (300)."), "away", "Too many parts"),
+        (Does::Answers(500, "Code: 252. DB::Exception: Too many parts (300)."), "not now", "Too many parts"),
+        (Does::Answers(500, "Code: 241. DB::Exception: Memory limit"), "away", "Memory limit"),
+        (Does::Answers(500, "Code: 159. DB::Exception: Timeout"), "away", "Timeout"),
         (Does::Answers(403, "Code: 497. DB::Exception: ship: no"), "refused", "GRANT trafctl_ship"),
-        (Does::Answers(500, disk), "away", "errno: 28"),
+        (Does::Answers(500, disk), "not now", "errno: 28"),
         (Does::Answers(502, "<html>"), "away", "status 502"),
+        (Does::Answers(503, "<html>"), "not now", "status 503"),
         (Does::Answers(404, "<html>"), "refused", "HTTP interface"),
         (Does::Ends, "away", "no answer from"),
     ] {
@@ -119,6 +122,7 @@ async fn errors_say_whether_a_repetition_may_help() {
         let error = http.ask("SELECT 1").await.unwrap_err();
         let found = match &error {
             StoreError::Away(_) => "away",
+            StoreError::NotNow(_) => "not now",
             StoreError::Refused(_) => "refused",
             StoreError::Unusable(_) => "unusable",
         };

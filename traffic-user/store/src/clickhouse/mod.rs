@@ -157,7 +157,9 @@ impl<E: Engine> Replacing<E> {
     /// ships again what is noted as done.
     async fn require_no_migration(&mut self) -> Result<(), StoreError> {
         if self.engine.was_migrated().await? {
-            return Err(StoreError::Away("the store was migrated since this connection was made".to_owned()));
+            return Err(StoreError::NotNow(
+                "the store was migrated since this connection was made".to_owned(),
+            ));
         }
         Ok(())
     }

@@ -138,6 +138,9 @@ fn overlapping<'a>(new: &Assignment, all: &'a [Entry]) -> Option<&'a Assignment>
 fn with_doubt(error: StoreError, doubt: &str) -> StoreError {
     match error {
         StoreError::Away(text) => StoreError::Away(format!("{text}; {doubt}: see `trafctl store tenants`")),
+        StoreError::NotNow(text) => {
+            StoreError::NotNow(format!("{text}; {doubt}: see `trafctl store tenants`"))
+        }
         other => other,
     }
 }
@@ -163,7 +166,7 @@ async fn assign_in(table: &impl Table, new: &Assignment) -> Result<Assignment, S
         withdraw(table, &added).await?;
         table.pause().await;
     }
-    Err(StoreError::Away("others assign containers at the same time; repeat the command".to_owned()))
+    Err(StoreError::NotNow("others assign containers at the same time; repeat the command".to_owned()))
 }
 
 async fn withdraw(table: &impl Table, added: &Entry) -> Result<(), StoreError> {

@@ -22,11 +22,13 @@ pub(super) fn text(error: &Error) -> String {
 
 pub(super) fn of(error: &Error) -> StoreError {
     match error.code().map(tokio_postgres::error::SqlState::code) {
+        // No memory, and what took too long.
+        Some("53200" | "57014") => StoreError::Away(text(error)),
         // Connection exceptions, operator intervention, resources, and what a repetition may solve.
         Some(code) if ["08", "57", "53", "40", "55"].iter().any(|class| code.starts_with(class)) => {
-            StoreError::Away(text(error))
+            StoreError::NotNow(text(error))
         }
-        Some("25006") => StoreError::Away(format!(
+        Some("25006") => StoreError::NotNow(format!(
             "{}; the database takes no writes: name the primary server in the URL, or end its read-only mode",
             text(error)
         )),
@@ -66,6 +68,7 @@ pub(super) fn of_connecting(error: &Error, target: &Target) -> StoreError {
 pub(super) fn within(error: &StoreError, what: &str) -> StoreError {
     match error {
         StoreError::Away(text) => StoreError::Away(format!("{what}: {text}")),
+        StoreError::NotNow(text) => StoreError::NotNow(format!("{what}: {text}")),
         StoreError::Refused(text) => StoreError::Refused(format!("{what}: {text}")),
         StoreError::Unusable(text) => StoreError::Unusable(format!("{what}: {text}")),
     }
@@ -110,5 +113,22 @@ mod tests {
         {
             assert!(text.contains(part), "{text}");
         }
+    }
+
+    #[test]
+    fn errors_that_a_smaller_batch_may_solve_are_told_apart() {
+        let coded = |code: &str| {
+            let fields = format!("SERROR\0C{code}\0Mno\0\0");
+            let length = u32::try_from(fields.len() + 4).unwrap().to_be_bytes();
+            error_after([&b"E"[..], &length, fields.as_bytes()].concat())
+        };
+        for code in ["53200", "57014"] {
+            assert!(matches!(coded(code), StoreError::Away(_)), "{code}");
+        }
+        // A full disk, a standby, a locked table, too many connections, an end that somebody asked for.
+        for code in ["53100", "25006", "55P03", "53300", "57P01"] {
+            assert!(matches!(coded(code), StoreError::NotNow(_)), "{code}");
+        }
+        assert!(matches!(error_after(Vec::new()), StoreError::Away(_)));
     }
 }

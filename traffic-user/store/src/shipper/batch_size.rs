@@ -1,7 +1,8 @@
 //! How much one batch brings: less after a failure, and more again after successes.
 //!
 //! A slow link ends each large batch after the same time, and a server may have limits that nobody here knows. What fails
-//! may also have nothing to do with the size: then the next batches are smaller for a while.
+//! so may also have nothing to do with the size: then the next batches are smaller for a while. What a server refuses
+//! whatever its size changes nothing.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 

@@ -9,7 +9,10 @@ use super::{
     histories::{World, block_on, of_node},
     model::{Model, Simulated},
 };
-use crate::{BatchSize, ShipError, Shipper, StoreError};
+use crate::{
+    BatchSize, ShipError, Shipper, StoreError,
+    store::{Batch, Known, PartDigest, Put, Store, Takeover},
+};
 
 /// The rows of the largest part, and of all of them.
 fn rows<S: Simulated>(world: &World<S>) -> (usize, usize) {
@@ -60,4 +63,48 @@ fn a_backlog_of_one_change_comes_through_in_transactions() {
 #[test]
 fn a_backlog_of_one_change_comes_through_in_replacing_tables() {
     a_backlog_of_one_change::<Fake>();
+}
+
+/// Knows nothing, and takes nothing for this reason.
+struct TakesNothing(StoreError);
+
+impl Store for TakesNothing {
+    async fn known(&mut self, _ledger: &str) -> Result<Option<Known>, StoreError> {
+        Ok(None)
+    }
+
+    async fn put(&mut self, _batch: &Batch) -> Result<Put, StoreError> {
+        Err(self.0.clone())
+    }
+
+    async fn take_over(&mut self, _takeover: &Takeover) -> Result<(), StoreError> {
+        Err(self.0.clone())
+    }
+
+    async fn digests(
+        &mut self,
+        _ledger: &str,
+        _units: Option<(i64, i64)>,
+    ) -> Result<Vec<PartDigest>, StoreError> {
+        Err(self.0.clone())
+    }
+}
+
+#[test]
+fn batches_are_smaller_only_after_what_their_size_may_explain() {
+    let mut world = World::<Model>::new(1);
+    world.drain();
+    let node = of_node();
+    for (error, halvings) in [
+        (StoreError::Away(String::new()), 1),
+        (StoreError::NotNow(String::new()), 0),
+        (StoreError::Refused(String::new()), 0),
+        (StoreError::Unusable(String::new()), 0),
+    ] {
+        let size = Arc::new(BatchSize::default());
+        let shipper =
+            Shipper { ledger: &world.ledger, machine: Some("m1"), node: &node, size: Arc::clone(&size) };
+        block_on(shipper.ship(&mut TakesNothing(error.clone()), &mut |_, _| {})).unwrap_err();
+        assert_eq!(size.halvings(), halvings, "{error:?}");
+    }
 }
