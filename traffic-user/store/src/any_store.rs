@@ -71,7 +71,7 @@ impl Target {
     pub async fn unassign(&self, number: i32, until: i64) -> Result<Option<Assignment>, StoreError> {
         match self {
             Self::Postgres(target) => {
-                postgres::unassign(&Postgres::connect(target).await?, number, until).await
+                postgres::unassign(&mut Postgres::connect(target).await?, number, until).await
             }
             Self::ClickHouse(target) => clickhouse::unassign(target, number, until).await,
         }
@@ -83,7 +83,9 @@ impl Target {
     /// When the store does not answer.
     pub async fn assignments(&self, tenant: Option<&str>) -> Result<Vec<Assignment>, StoreError> {
         match self {
-            Self::Postgres(target) => postgres::assignments(&Postgres::connect(target).await?, tenant).await,
+            Self::Postgres(target) => {
+                postgres::assignments(&mut Postgres::connect(target).await?, tenant).await
+            }
             Self::ClickHouse(target) => clickhouse::assignments(target, tenant).await,
         }
     }
@@ -145,7 +147,7 @@ impl Target {
     /// When the store does not answer, or is of another version.
     pub async fn nodes(&self) -> Result<Vec<NodeState>, StoreError> {
         match self {
-            Self::Postgres(target) => postgres::nodes(&Postgres::connect(target).await?).await,
+            Self::Postgres(target) => postgres::nodes(&mut Postgres::connect(target).await?).await,
             Self::ClickHouse(target) => clickhouse::nodes(&ClickHouse::connect(target).await?).await,
         }
     }

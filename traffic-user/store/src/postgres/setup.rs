@@ -47,7 +47,7 @@ pub(super) fn no_store() -> StoreError {
 }
 
 /// Refuses what is no store of this version.
-pub(super) async fn require_version(store: &Postgres) -> Result<(), StoreError> {
+pub(super) async fn require_version(store: &mut Postgres) -> Result<(), StoreError> {
     match version(store).await? {
         Some(schema::VERSION) => Ok(()),
         Some(other) => Err(other_version(other)),
@@ -56,8 +56,11 @@ pub(super) async fn require_version(store: &Postgres) -> Result<(), StoreError> 
 }
 
 /// The version of the schema; `None` without one.
-async fn version(store: &Postgres) -> Result<Option<i32>, StoreError> {
-    version_in(&store.client).await
+async fn version(store: &mut Postgres) -> Result<Option<i32>, StoreError> {
+    let transaction = begin(&mut store.client).await.map_err(|error| of(&error))?;
+    let version = version_in(&transaction).await?;
+    transaction.commit().await.map_err(|error| of(&error))?;
+    Ok(version)
 }
 
 /// The same, within a transaction.
@@ -96,14 +99,16 @@ pub async fn check(store: &mut Postgres) -> Result<Checked, StoreError> {
         schema::READ_ROLE,
         schema::SCHEMA
     );
-    let rows = Postgres::call(store.client.query_typed(&sql, &[])).await?;
+    let transaction = begin(&mut store.client).await.map_err(|error| of(&error))?;
+    let rows = Postgres::call(transaction.query_typed(&sql, &[])).await?;
     let Some(row) = rows.first() else {
         return Err(StoreError::Unusable("the server gave no answer about roles".to_owned()));
     };
     let is_owner: bool = row.get(3);
     let (may_ship, may_read) = (row.get::<_, bool>(1) || is_owner, row.get::<_, bool>(2) || is_owner);
-    let mut problems = missing(store).await?;
-    problems.extend(columns::problems(&store.client).await?);
+    let mut problems = missing(&transaction).await?;
+    problems.extend(columns::problems(&transaction).await?);
+    transaction.commit().await.map_err(|error| of(&error))?;
     if !may_ship && !may_read {
         problems.push(format!(
             "this user may neither ship nor read; `GRANT {}` or `GRANT {}` to it",
@@ -115,12 +120,12 @@ pub async fn check(store: &mut Postgres) -> Result<Checked, StoreError> {
 }
 
 /// Tables, views and functions that are not there.
-async fn missing(store: &Postgres) -> Result<Vec<String>, StoreError> {
+async fn missing(client: &impl GenericClient) -> Result<Vec<String>, StoreError> {
     let mut problems = Vec::new();
     let tables = traffic_ledger::TABLES.iter().map(|table| table.name);
     for relation in tables.chain(["ledger", "part", "assignment"]).chain(schema::VIEWS) {
         let sql = format!("SELECT to_regclass('trafctl.{}') IS NULL", schema::quoted(relation));
-        let rows = Postgres::call(store.client.query_typed(&sql, &[])).await?;
+        let rows = Postgres::call(client.query_typed(&sql, &[])).await?;
         if rows.first().is_some_and(|row| row.get::<_, bool>(0)) {
             problems.push(format!("trafctl.{relation} is missing; restore it, or create the store anew"));
         }
@@ -135,7 +140,7 @@ async fn missing(store: &Postgres) -> Result<Vec<String>, StoreError> {
                    WHERE n.nspname = 'trafctl' AND p.proname = $1";
         let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), _); 1] =
             [(&function, tokio_postgres::types::Type::TEXT)];
-        let rows = Postgres::call(store.client.query_typed(sql, &parameters)).await?;
+        let rows = Postgres::call(client.query_typed(sql, &parameters)).await?;
         if !rows.first().is_some_and(|row| row.get::<_, bool>(0)) {
             problems.push(format!("the function trafctl.{function} is missing; create the store anew"));
         }

@@ -3,7 +3,7 @@
 use tokio_postgres::types::Type;
 use traffic_model::calendar::five_minutes_of;
 
-use super::{Postgres, begin, of, setup};
+use super::{Postgres, ask, begin, of, setup};
 use crate::{
     store::StoreError,
     tenants::{self, Assigned, Assignment},
@@ -77,7 +77,11 @@ pub async fn assign(store: &mut Postgres, new: &Assignment) -> Result<Assigned, 
 ///
 /// # Errors
 /// When there is none of this number, it ended before, or this user may not.
-pub async fn unassign(store: &Postgres, number: i32, until: i64) -> Result<Option<Assignment>, StoreError> {
+pub async fn unassign(
+    store: &mut Postgres,
+    number: i32,
+    until: i64,
+) -> Result<Option<Assignment>, StoreError> {
     setup::require_version(store).await?;
     let until = five_minutes_of(until);
     let key = [(&number as _, Type::INT4), (&until as _, Type::INT8)];
@@ -85,12 +89,12 @@ pub async fn unassign(store: &Postgres, number: i32, until: i64) -> Result<Optio
         "UPDATE trafctl.assignment SET until = $2 WHERE number = $1 AND \"from\" < $2 AND (until IS NULL OR until > $2) \
          RETURNING {COLUMNS}"
     );
-    let rows = Postgres::call(store.client.query_typed(&sql, &key)).await?;
+    let rows = Postgres::call(ask(&mut store.client, &sql, &key)).await?;
     if let Some(ended) = rows.first().map(assignment) {
         return Ok(Some(ended));
     }
     let sql = "DELETE FROM trafctl.assignment WHERE number = $1 AND \"from\" >= $2 RETURNING number";
-    let removed = Postgres::call(store.client.query_typed(sql, &key)).await?;
+    let removed = Postgres::call(ask(&mut store.client, sql, &key)).await?;
     if !removed.is_empty() {
         return Ok(None);
     }
@@ -101,12 +105,12 @@ pub async fn unassign(store: &Postgres, number: i32, until: i64) -> Result<Optio
 ///
 /// # Errors
 /// When the store does not answer.
-pub async fn assignments(store: &Postgres, tenant: Option<&str>) -> Result<Vec<Assignment>, StoreError> {
+pub async fn assignments(store: &mut Postgres, tenant: Option<&str>) -> Result<Vec<Assignment>, StoreError> {
     setup::require_version(store).await?;
     let sql = format!(
         "SELECT {COLUMNS} FROM trafctl.assignment WHERE $1::text IS NULL OR tenant = $1
          ORDER BY tenant, container, node, \"from\""
     );
-    let rows = Postgres::call(store.client.query_typed(&sql, &[(&tenant, Type::TEXT)])).await?;
+    let rows = Postgres::call(ask(&mut store.client, &sql, &[(&tenant, Type::TEXT)])).await?;
     Ok(rows.iter().map(assignment).collect())
 }

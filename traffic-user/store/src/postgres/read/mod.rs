@@ -98,8 +98,8 @@ pub fn open_ledger(target: &Target, reported: &Reported<'_>) -> Result<Ledger, S
         .build()
         .map_err(|error| StoreError::Away(format!("cannot start the event loop: {error}")))?;
     let limit = TimeLimit::new(reported.until);
-    let store = runtime.block_on(limit.within(Postgres::connect(target)))??;
-    runtime.block_on(limit.within(super::setup::require_version(&store)))??;
+    let mut store = runtime.block_on(limit.within(Postgres::connect(target)))??;
+    runtime.block_on(limit.within(super::setup::require_version(&mut store)))??;
     // The server gives up as well. 0 would be no limit.
     let begin = format!(
         "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; SET LOCAL statement_timeout = '{}ms';
