@@ -52,6 +52,8 @@ const CALL_TIME: Duration = Duration::from_secs(120);
 /// The longest wait until a ledger has taken the place of another, whose rows are removed. It happens when somebody adopts
 /// a ledger.
 const TAKEOVER_TIME: Duration = Duration::from_hours(1);
+/// How often another node may make the partitions of a month first.
+const MOST_TRIES: u32 = 20;
 /// Bounds of a transaction, and not of the session, which a pooler in between gives to others. A lock that somebody holds
 /// must not keep it waiting for longer than a call, and its own locks must not stay when nothing is heard of it.
 const LIMITS: &str = "SET LOCAL lock_timeout = '60s'; SET LOCAL idle_in_transaction_session_timeout = '120s'";
@@ -344,12 +346,15 @@ impl Store for Postgres {
     async fn put(&mut self, batch: &Batch) -> Result<Put, StoreError> {
         let client = &mut self.client;
         Self::call(async {
-            match put(client, batch).await {
-                // Another node made the partitions of a new month at the same time. The server sees them from the next
-                // transaction on.
-                Err(error) if error.code() == Some(&SqlState::DUPLICATE_TABLE) => put(client, batch).await,
-                done => done,
+            // Another node made the partitions of a new month at the same time. The server sees them from the next
+            // transaction on, in which it may be another month and another node.
+            for _ in 1..MOST_TRIES {
+                match put(client, batch).await {
+                    Err(error) if error.code() == Some(&SqlState::DUPLICATE_TABLE) => {}
+                    done => return done,
+                }
             }
+            put(client, batch).await
         })
         .await
     }
