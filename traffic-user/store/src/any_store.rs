@@ -1,5 +1,7 @@
 //! A store of either kind, by its URL.
 
+use std::collections::BTreeSet;
+
 use traffic_ledger::Ledger;
 
 use crate::{
@@ -208,6 +210,16 @@ impl Store for AnyStore {
         match self {
             Self::Postgres(store) => store.known(ledger).await,
             Self::ClickHouse(store) => store.known(ledger).await,
+        }
+    }
+
+    async fn arrived(
+        &mut self,
+        parts: &[(&'static str, i64, i64)],
+    ) -> Result<BTreeSet<(String, i64)>, StoreError> {
+        match self {
+            Self::Postgres(store) => store.arrived(parts).await,
+            Self::ClickHouse(store) => store.arrived(parts).await,
         }
     }
 

@@ -6,7 +6,7 @@
 mod batch_size;
 mod missing_drops;
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use traffic_ledger::{Changes, Content, Identity, Ledger, LedgerError, ShippedExtent};
 
@@ -21,6 +21,7 @@ const FIRST_PARTS: usize = 4;
 const MOST_TRIES: u32 = 20;
 
 pub use batch_size::BatchSize;
+use batch_size::MOST_PARTS;
 
 type Part = (&'static str, i64, i64);
 
@@ -85,7 +86,8 @@ impl Shipper<'_> {
     ) -> Result<Shipped, ShipError> {
         let (mut known, identity) = self.compare(store).await?;
         let (after, until) = (known.as_ref().map_or(0, |known| known.done), identity.changes);
-        let parts = self.list(after, until)?;
+        let seen = known.as_ref().map_or(0, |known| known.changes);
+        let parts = self.lacking(store, seen, self.list(after, until)?).await?;
         let mut left = &parts[..];
         let mut shipped = Shipped::default();
         let mut live_after = until;
@@ -121,6 +123,23 @@ impl Shipper<'_> {
                 live_after = now;
             }
         }
+    }
+
+    /// Without those parts of a change that came before a connection was lost: one that ends soon would never come past
+    /// them in batches that were halved. Nothing of changes after `seen` has come.
+    async fn lacking(
+        &self,
+        store: &mut impl Store,
+        seen: i64,
+        mut parts: Vec<Part>,
+    ) -> Result<Vec<Part>, ShipError> {
+        let mut arrived = BTreeSet::new();
+        let may_be_there = parts.partition_point(|part| part.2 <= seen);
+        for some in parts[..may_be_there].chunks(MOST_PARTS) {
+            arrived.extend(store.arrived(some).await?);
+        }
+        parts.retain(|part| !arrived.contains(&(part.0.to_owned(), part.1)));
+        Ok(parts)
     }
 
     /// The parts of the next batch, and the others. A quiet hour may be followed by a busy one: how many rows the last

@@ -1,5 +1,7 @@
 //! What a store is to the shipper: a place that takes batches of parts, and remembers how far it is.
 
+use std::collections::BTreeSet;
+
 use traffic_ledger::{Content, DROPPED_TABLE, ShippedExtent};
 
 /// Why a store did not do what was asked.
@@ -182,6 +184,15 @@ pub trait Store {
 
     /// What it knows of a ledger; `None` if it has never heard of it.
     fn known(&mut self, ledger: &str) -> impl Future<Output = Result<Option<Known>, StoreError>>;
+
+    /// Those of some parts that it holds since the ledger's change that is given with them, or since a later one. They need
+    /// not be put again. A store that says nothing of a part gets it again.
+    fn arrived(
+        &mut self,
+        _parts: &[(&'static str, i64, i64)],
+    ) -> impl Future<Output = Result<BTreeSet<(String, i64)>, StoreError>> {
+        std::future::ready(Ok(BTreeSet::new()))
+    }
 
     /// Takes the parts that are newer than what it holds.
     fn put(&mut self, batch: &Batch) -> impl Future<Output = Result<Put, StoreError>>;

@@ -72,6 +72,9 @@ pub struct PartVersion {
 /// Parts with all of their rows, and their versions.
 pub type Versioned<'a> = [(&'a Content, u64)];
 
+/// Names and numbers of parts, with versions.
+pub type Versions<'a> = [(&'a str, i64, u64)];
+
 /// A server.
 pub trait Engine {
     /// Whether it has drops. One of an older version takes everything else.
@@ -106,7 +109,7 @@ pub trait Engine {
     fn arrived(
         &mut self,
         place: u64,
-        parts: &Versioned<'_>,
+        parts: &Versions<'_>,
     ) -> impl Future<Output = Result<BTreeSet<(String, i64)>, StoreError>>;
 
     /// Copies five minutes before a time from one place to another, as the oldest version of each.

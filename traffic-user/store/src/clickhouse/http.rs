@@ -6,12 +6,11 @@ use std::{
 };
 
 use traffic_https::{Client, Limits, Request};
-use traffic_ledger::Content;
 
 use super::{
     binary,
     cluster::{self, Cluster},
-    engine::{Adoption, Engine, Notes, PartVersion, Progress, Seen, Versioned},
+    engine::{Adoption, Engine, Notes, PartVersion, Progress, Seen, Versioned, Versions},
     schema, setup,
     sql::{self, Tables},
     target::Target,
@@ -370,7 +369,7 @@ impl Engine for Http {
     async fn arrived(
         &mut self,
         place: u64,
-        parts: &Versioned<'_>,
+        parts: &Versions<'_>,
     ) -> Result<BTreeSet<(String, i64)>, StoreError> {
         // One replica may have what others still lack. Added once more, it is acknowledged when all have it.
         if self.cluster.as_ref().is_some_and(|cluster| cluster.replicas > 1) {
@@ -381,8 +380,8 @@ impl Engine for Http {
         for row in &rows {
             there.insert((text(row, 0).to_owned(), number::<i64>(row, 1)?), number::<u64>(row, 2)?);
         }
-        let has = |(content, version): &(&Content, u64)| {
-            let part = (content.name.to_owned(), content.number);
+        let has = |(name, number, version): &(&str, i64, u64)| {
+            let part = ((*name).to_owned(), *number);
             there.get(&part).is_some_and(|found| found >= version).then_some(part)
         };
         Ok(parts.iter().filter_map(has).collect())

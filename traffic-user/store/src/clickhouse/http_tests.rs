@@ -6,7 +6,7 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
 };
-use traffic_ledger::ShippedExtent;
+use traffic_ledger::{Content, ShippedExtent};
 
 use super::*;
 use crate::{

@@ -32,6 +32,8 @@ mod target;
 mod tenants;
 mod views;
 
+use std::collections::BTreeSet;
+
 use sha2::{Digest as _, Sha256};
 use traffic_ledger::{Content, ShippedExtent};
 
@@ -145,7 +147,11 @@ const fn version(rev: i64) -> u64 {
 }
 
 pub(crate) fn is_unit(content: &Content) -> bool {
-    matches!(content.name, "5min" | "day")
+    is_of_unit(content.name)
+}
+
+fn is_of_unit(part: &str) -> bool {
+    matches!(part, "5min" | "day")
 }
 
 impl<E: Engine> Replacing<E> {
@@ -196,7 +202,9 @@ impl<E: Engine> Replacing<E> {
     ) -> Result<Vec<(&'c Content, u64)>, StoreError> {
         let mut versioned: Vec<_> = contents.iter().map(|content| (*content, version(content.rev))).collect();
         if contents.iter().any(|content| content.rev <= seen_before) {
-            let arrived = self.engine.arrived(place, &versioned).await?;
+            let parts: Vec<_> =
+                versioned.iter().map(|(content, version)| (content.name, content.number, *version)).collect();
+            let arrived = self.engine.arrived(place, &parts).await?;
             versioned.retain(|(content, _)| !arrived.contains(&(content.name.to_owned(), content.number)));
         }
         Ok(versioned)
@@ -244,6 +252,22 @@ impl<E: Engine> Store for Replacing<E> {
         let seen_before = known.as_ref().map_or(0, |known| known.changes);
         self.told = Some(Told { ledger: ledger.to_owned(), place, progress, seen_before });
         Ok(known)
+    }
+
+    async fn arrived(
+        &mut self,
+        parts: &[(&'static str, i64, i64)],
+    ) -> Result<BTreeSet<(String, i64)>, StoreError> {
+        let mut arrived = BTreeSet::new();
+        let Some(&Told { place, seen_before, .. }) = self.told.as_ref() else { return Ok(arrived) };
+        for of_units in [false, true] {
+            let own = parts.iter().filter(|part| part.2 <= seen_before && is_of_unit(part.0) == of_units);
+            let own: Vec<_> = own.map(|(name, number, rev)| (*name, *number, version(*rev))).collect();
+            if !own.is_empty() {
+                arrived.extend(self.engine.arrived(place, &own).await?);
+            }
+        }
+        Ok(arrived)
     }
 
     async fn put(&mut self, batch: &Batch) -> Result<Put, StoreError> {

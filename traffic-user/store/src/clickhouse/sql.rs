@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use traffic_ledger::{Content, DROPPED_TABLE, Kept, ShippedTable, TABLES};
 
 use super::{
-    engine::{Adoption, Notes, Versioned},
+    engine::{Adoption, Notes, Versions},
     schema::{self, PART, columns_of_part, own_columns, stored_name, table_of, tables},
     tenants::Entry,
 };
@@ -137,12 +137,10 @@ pub(super) fn versions(database: &str, place: u64, parts: &[(&str, i64)]) -> Str
 }
 
 /// The versions of parts alone: part, number, version. Only their own rows are read.
-pub(super) fn part_versions(database: &str, place: u64, parts: &Versioned<'_>) -> String {
-    let units = parts.iter().all(|(content, _)| super::is_unit(content));
-    let list: Vec<String> = parts
-        .iter()
-        .map(|(content, _)| format!("({}, {})", string(content.name), number(content.number)))
-        .collect();
+pub(super) fn part_versions(database: &str, place: u64, parts: &Versions<'_>) -> String {
+    let units = parts.iter().all(|part| super::is_of_unit(part.0));
+    let list: Vec<String> =
+        parts.iter().map(|part| format!("({}, {})", string(part.0), number(part.1))).collect();
     format!(
         "SELECT toString(part) AS p, part_number AS n, max(version) FROM {}.{} WHERE place = {place} AND entity = '{PART}' AND \
          (p, n) IN ({}) GROUP BY p, n",

@@ -12,7 +12,7 @@ use traffic_ledger::ContentSize;
 /// each batch, and a server likes large ones.
 const MOST: ContentSize = ContentSize { rows: 100_000, bytes: 16 << 20 };
 /// A batch's parts. Those of one packed day are decoded together.
-const MOST_PARTS: usize = 288;
+pub(super) const MOST_PARTS: usize = 288;
 /// How often they are halved: to 390 rows, or one part if it has more.
 const MOST_HALVINGS: u32 = 8;
 /// Batches that are taken before the next ones are twice as large.

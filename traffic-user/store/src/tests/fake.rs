@@ -7,7 +7,7 @@ use std::{
     rc::Rc,
 };
 
-use traffic_ledger::{Cell, Content, TABLES};
+use traffic_ledger::{Cell, TABLES};
 
 use super::{
     model::{OfLedger, Simulated},
@@ -17,7 +17,7 @@ use crate::{
     StoreError,
     clickhouse::{
         Replacing,
-        engine::{Adoption, Engine, Notes, PartVersion, Progress, Seen, Versioned},
+        engine::{Adoption, Engine, Notes, PartVersion, Progress, Seen, Versioned, Versions},
     },
     digests,
     store::{Known, PartDigest},
@@ -152,7 +152,7 @@ pub struct Connection {
     fails: usize,
     /// After so many insertions of parts, every one fails.
     adds_left: usize,
-    /// The connection ends before more rows of parts than these.
+    /// The connection ends before more rows of parts and calls than these.
     rows_left: usize,
     takes_drops: bool,
 }
@@ -177,7 +177,18 @@ impl Connection {
         }
     }
 
+    /// Ends the connection if no more passes.
+    fn pass(&mut self, rows: usize) -> Result<(), StoreError> {
+        let Some(left) = self.rows_left.checked_sub(rows) else {
+            (self.adds_left, self.rows_left) = (0, 0);
+            return lost();
+        };
+        self.rows_left = left;
+        Ok(())
+    }
+
     async fn read<T>(&mut self, read: impl FnOnce(&Tables) -> T) -> Result<T, StoreError> {
+        self.pass(1)?;
         self.pause().await;
         let fate = self.fate();
         let found = read(&self.tables.borrow());
@@ -186,6 +197,7 @@ impl Connection {
     }
 
     async fn insert(&mut self, insertions: Vec<Insertion>) -> Result<(), StoreError> {
+        self.pass(1)?;
         self.pause().await;
         for insertion in insertions {
             let fate = self.fate();
@@ -258,11 +270,7 @@ impl Engine for Connection {
         }
         self.adds_left -= 1;
         let rows: usize = parts.iter().map(|(content, _)| content.count()).sum();
-        let Some(rows_left) = self.rows_left.checked_sub(rows) else {
-            self.adds_left = 0;
-            return lost();
-        };
-        self.rows_left = rows_left;
+        self.pass(rows)?;
         // Those of one partition, here of one day, arrive together.
         let mut partitions: BTreeMap<i64, Vec<Row>> = BTreeMap::new();
         for (content, version) in parts {
@@ -299,17 +307,15 @@ impl Engine for Connection {
     async fn arrived(
         &mut self,
         place: u64,
-        parts: &Versioned<'_>,
+        parts: &Versions<'_>,
     ) -> Result<BTreeSet<(String, i64)>, StoreError> {
         let of = |tables: &Tables| {
             let own = tables.rows.iter().filter(|row| row.table.is_none() && row.place == place);
             let there: BTreeSet<_> = own.map(|row| (row.part, row.version)).collect();
-            let has = |(content, version): &&(&Content, u64)| {
-                let part = (content.name, content.number);
-                there.range((part, *version)..=(part, u64::MAX)).next().is_some()
+            let has = |(name, number, version): &&(&str, i64, u64)| {
+                there.iter().any(|(part, at)| *part == (*name, *number) && at >= version)
             };
-            let arrived = parts.iter().filter(has);
-            arrived.map(|(content, _)| (content.name.to_owned(), content.number)).collect()
+            parts.iter().filter(has).map(|part| (part.0.to_owned(), part.1)).collect()
         };
         self.read(of).await
     }
