@@ -74,6 +74,25 @@ fn each_column_of_postgresql_that_is_gone_or_another_is_named() -> Result<()> {
 }
 
 #[test]
+fn single_statements_to_postgresql_have_their_bounds() -> Result<()> {
+    let lab = Lab::new("schema-bounds")?;
+    let server = Postgres::start(lab.host(), &["-c", "fsync=off"])?;
+    let url = server.url("postgres");
+    lab.run_ok(&["store", "init", &url])?;
+    server.query(
+        "insert into trafctl.assignment (tenant, container, \"from\") values ('acme', '101', 0);
+         create function says_bounds() returns trigger language plpgsql as $$ begin
+             raise exception 'lock_timeout is %', current_setting('lock_timeout');
+         end $$;
+         create trigger says_bounds before update on trafctl.assignment for each row execute function says_bounds()",
+    )?;
+    let output = lab.trafctl(&["store", "unassign", &url, "1", "--until", "2026-01-01"])?.output()?;
+    let text = stderr(&output);
+    ensure!(text.contains("lock_timeout is 1min"), "{text}");
+    Ok(())
+}
+
+#[test]
 fn columns_of_clickhouse_that_are_gone_or_others_are_named() -> Result<()> {
     let lab = Lab::new("schema-ch")?;
     let server = ClickHouse::start(lab.host(), None)?;
