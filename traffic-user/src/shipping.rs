@@ -42,6 +42,8 @@ pub use state::{Compared, ShipState, StoreState};
 const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 /// The longest time before the first round: 1,000 nodes that start at once do not come at once.
 const LONGEST_START: Duration = Duration::from_secs(10);
+/// How often a single round is tried to a store that gets something each time.
+const MOST_ROUNDS: u32 = 100;
 /// Time between two lines about a long backlog.
 const LINES: Duration = Duration::from_secs(10);
 
@@ -136,8 +138,21 @@ impl Shipping {
     /// # Errors
     /// When the ledger cannot be read or is refused, or the store is away. What it took before stays.
     pub async fn round(&self, target: &Target) -> anyhow::Result<Shipped> {
-        let (shipped, result) = self.try_round(target).await;
-        result.map(|()| shipped)
+        let mut all = Shipped::default();
+        for round in 1.. {
+            let halvings = self.batch_size(target).halvings();
+            let (shipped, result) = self.try_round(target).await;
+            all.parts += shipped.parts;
+            all.rows += shipped.rows;
+            let Err(error) = result else { break };
+            // Where the state directory does not have the size of batches, the next process would begin anew.
+            let gets_on = shipped.rows > 0 || self.batch_size(target).halvings() > halvings;
+            if self.own_state.is_none() || !gets_on || round == MOST_ROUNDS {
+                return Err(error);
+            }
+            tracing::warn!("{}: {error:#}; trying again with smaller batches", target.name());
+        }
+        Ok(all)
     }
 
     /// The same, also with what was shipped before a failure.
