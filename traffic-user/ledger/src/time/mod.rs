@@ -4,6 +4,5 @@ pub(crate) mod borders;
 pub(crate) mod bucket_assignment;
 pub(crate) mod clock_line;
 mod hours;
-mod loaded_borders;
 pub(crate) mod reading_checks;
 pub(crate) mod unknown_zone;
