@@ -82,10 +82,13 @@ mod tests {
     };
 
     use super::*;
-    use crate::{passwords::PasswordFile, postgres::Postgres};
+    use crate::{
+        passwords::PasswordFile,
+        postgres::{Postgres, check, init, migrate, nodes},
+    };
 
-    /// The error of a connection to a server that answers with this.
-    fn error_after(answer: Vec<u8>) -> StoreError {
+    /// The error of work with a server that answers the start of a connection with this, and nothing else.
+    fn error_of(answer: Vec<u8>, work: impl AsyncFnOnce(&Target) -> StoreError) -> StoreError {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let server = std::thread::spawn(move || {
@@ -93,15 +96,39 @@ mod tests {
             let mut startup = [0; 256];
             assert!(connection.read(&mut startup).unwrap() > 0);
             connection.write_all(&answer).unwrap();
-            let _end = connection.read(&mut startup);
+            while connection.read(&mut startup).is_ok_and(|read| read > 0) {}
         });
         let target = Target::parse(&format!("postgresql://ship@127.0.0.1:{port}/traffic?sslmode=disable"));
         let target = target.unwrap().with_password(&[PasswordFile::usual("/nowhere/pgpass")]).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let error = runtime.block_on(Postgres::connect(&target)).unwrap_err();
+        let error = runtime.block_on(work(&target));
         drop(runtime);
         server.join().unwrap();
         error
+    }
+
+    /// The error of a connection to such a server.
+    fn error_after(answer: Vec<u8>) -> StoreError {
+        error_of(answer, async |target| Postgres::connect(target).await.unwrap_err())
+    }
+
+    #[test]
+    fn a_server_that_falls_silent_after_the_login_is_away() {
+        async fn logged_in(target: &Target) -> Postgres {
+            let store = Postgres::connect(target).await.unwrap();
+            // Waits end at once, those for the server as well.
+            tokio::time::pause();
+            store
+        }
+        let login = || [&b"R\0\0\0\x08\0\0\0\0"[..], b"Z\0\0\0\x05I"].concat();
+        for error in [
+            error_of(login(), async |target| check(&mut logged_in(target).await).await.unwrap_err()),
+            error_of(login(), async |target| init(&mut logged_in(target).await).await.unwrap_err()),
+            error_of(login(), async |target| migrate(&mut logged_in(target).await).await.unwrap_err()),
+            error_of(login(), async |target| nodes(&mut logged_in(target).await).await.unwrap_err()),
+        ] {
+            assert!(matches!(&error, StoreError::Away(text) if text.contains("no answer within")), "{error}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use traffic_ledger::{DROPPED_TABLE, TABLES};
 
-use super::{Postgres, begin, columns, of, schema, setup, text};
+use super::{Postgres, begin, columns, schema, setup, text};
 use crate::store::StoreError;
 
 /// What leads to each version after the first.
@@ -118,8 +118,8 @@ pub struct Migrated {
 /// When there is no store, a newer trafctl made it, this user is not its owner, another process holds the lock, or
 /// somebody altered a column.
 pub async fn migrate(store: &mut Postgres) -> Result<Migrated, StoreError> {
-    let transaction = begin(&mut store.client).await.map_err(|error| of(&error))?;
-    transaction.batch_execute(LOCK).await.map_err(|error| of(&error))?;
+    let transaction = Postgres::call(begin(&mut store.client)).await?;
+    Postgres::call(transaction.batch_execute(LOCK)).await?;
     // Under the lock: another process may have done it meanwhile.
     let found = setup::version_in(&transaction).await?;
     let from = found.ok_or_else(setup::no_store)?;
@@ -140,6 +140,6 @@ pub async fn migrate(store: &mut Postgres) -> Result<Migrated, StoreError> {
     if let [problem, ..] = &columns::problems(&transaction).await?[..] {
         return Err(StoreError::Unusable(format!("{problem}; nothing was changed")));
     }
-    transaction.commit().await.map_err(|error| of(&error))?;
+    Postgres::call(transaction.commit()).await?;
     Ok(Migrated { from, to: schema::VERSION })
 }

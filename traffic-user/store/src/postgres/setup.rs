@@ -2,7 +2,7 @@
 
 use tokio_postgres::GenericClient;
 
-use super::{Postgres, begin, columns, of, schema, text};
+use super::{Postgres, begin, columns, schema, text};
 use crate::store::{Checked, StoreError};
 
 /// Creates the schema where there is none. Returns whether it did; one of this version is left as it is.
@@ -15,10 +15,10 @@ pub async fn init(store: &mut Postgres) -> Result<bool, StoreError> {
         Some(other) => return Err(other_version(other)),
         None => {}
     }
-    let transaction = begin(&mut store.client).await.map_err(|error| of(&error))?;
+    let transaction = Postgres::call(begin(&mut store.client)).await?;
     let created = transaction.batch_execute(&schema::create()).await;
     created.map_err(|error| StoreError::Refused(format!("cannot create the schema: {}", text(&error))))?;
-    transaction.commit().await.map_err(|error| of(&error))?;
+    Postgres::call(transaction.commit()).await?;
     Ok(true)
 }
 
@@ -57,9 +57,9 @@ pub(super) async fn require_version(store: &mut Postgres) -> Result<(), StoreErr
 
 /// The version of the schema; `None` without one.
 async fn version(store: &mut Postgres) -> Result<Option<i32>, StoreError> {
-    let transaction = begin(&mut store.client).await.map_err(|error| of(&error))?;
+    let transaction = Postgres::call(begin(&mut store.client)).await?;
     let version = version_in(&transaction).await?;
-    transaction.commit().await.map_err(|error| of(&error))?;
+    Postgres::call(transaction.commit()).await?;
     Ok(version)
 }
 
@@ -99,7 +99,7 @@ pub async fn check(store: &mut Postgres) -> Result<Checked, StoreError> {
         schema::READ_ROLE,
         schema::SCHEMA
     );
-    let transaction = begin(&mut store.client).await.map_err(|error| of(&error))?;
+    let transaction = Postgres::call(begin(&mut store.client)).await?;
     let rows = Postgres::call(transaction.query_typed(&sql, &[])).await?;
     let Some(row) = rows.first() else {
         return Err(StoreError::Unusable("the server gave no answer about roles".to_owned()));
@@ -108,7 +108,7 @@ pub async fn check(store: &mut Postgres) -> Result<Checked, StoreError> {
     let (may_ship, may_read) = (row.get::<_, bool>(1) || is_owner, row.get::<_, bool>(2) || is_owner);
     let mut problems = missing(&transaction).await?;
     problems.extend(columns::problems(&transaction).await?);
-    transaction.commit().await.map_err(|error| of(&error))?;
+    Postgres::call(transaction.commit()).await?;
     if !may_ship && !may_read {
         problems.push(format!(
             "this user may neither ship nor read; `GRANT {}` or `GRANT {}` to it",

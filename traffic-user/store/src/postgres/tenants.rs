@@ -3,7 +3,7 @@
 use tokio_postgres::types::Type;
 use traffic_model::calendar::five_minutes_of;
 
-use super::{Postgres, ask, begin, of, setup};
+use super::{Postgres, ask, begin, setup};
 use crate::{
     store::StoreError,
     tenants::{self, Assigned, Assignment},
@@ -33,10 +33,10 @@ pub async fn assign(store: &mut Postgres, new: &Assignment) -> Result<Assigned, 
     setup::require_version(store).await?;
     let new = &new.checked()?;
     let (from, until) = (new.from, new.until);
-    let transaction = begin(&mut store.client).await.map_err(|error| of(&error))?;
+    let transaction = Postgres::call(begin(&mut store.client)).await?;
     // Nobody else adds one between the look and the insertion.
     let lock = "LOCK TABLE trafctl.assignment IN SHARE ROW EXCLUSIVE MODE";
-    transaction.batch_execute(lock).await.map_err(|error| of(&error))?;
+    Postgres::call(transaction.batch_execute(lock)).await?;
     let sql = "SELECT DISTINCT l.node, coalesce(l.id_scope, 'node') FROM trafctl.container c
                JOIN trafctl.ledger l ON l.number = c.ledger
                WHERE c.name = $1 AND ($2::text IS NULL OR l.node = $2) ORDER BY 1";
@@ -68,7 +68,7 @@ pub async fn assign(store: &mut Postgres, new: &Assignment) -> Result<Assigned, 
     all.push((&new.tenant, Type::TEXT));
     let rows = Postgres::call(transaction.query_typed(&sql, &all)).await?;
     let made = rows.first().map(assignment);
-    transaction.commit().await.map_err(|error| of(&error))?;
+    Postgres::call(transaction.commit()).await?;
     let assignment = made.ok_or_else(|| StoreError::Refused("the store added nothing".to_owned()))?;
     Ok(Assigned { assignment, nodes })
 }
