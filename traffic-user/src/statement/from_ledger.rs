@@ -245,6 +245,7 @@ mod tests {
             [(1, "shaper", [10, 1000, 20, 20_000]), (0, "firewall", [30, 300, 0, 0])]
         );
     }
+
     #[test]
     fn it_has_what_is_in_no_class_of_this_container_and_month() {
         let mut file = ledger();

@@ -361,7 +361,10 @@ pub(crate) fn store_existing(conn: &Connection) -> rusqlite::Result<()> {
         let calendar = Calendar::new_or_unknown(&zone, day)?;
         // Of a zone that nobody knows any more, the sums show where its days began, or at least its hours.
         let offset = if calendar.zone_is_known() { None } else { offset_of_sums(conn)? };
-        Ok(offset.map_or(calendar.clone(), |offset| calendar.with_substitute(offset)))
+        Ok(match offset {
+            Some(offset) => calendar.with_substitute(offset),
+            None => calendar,
+        })
     };
     let store = || store_existing_by(conn, &calendar()?);
     store().map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
