@@ -78,8 +78,6 @@ struct Told {
     ledger: String,
     place: u64,
     progress: Progress,
-    /// The highest change number that somebody noted before this connection. Parts of later changes cannot be here yet.
-    seen_before: i64,
 }
 
 impl Progress {
@@ -170,10 +168,8 @@ impl<E: Engine> Replacing<E> {
         Ok(())
     }
 
-    /// Adds parts with all of their rows, and returns how many. Those that came before a connection was lost are not sent
-    /// again.
-    async fn add(&mut self, (place, seen_before): (u64, i64), batch: &Batch) -> Result<usize, StoreError> {
-        let mut added = 0;
+    /// Adds parts with all of their rows.
+    async fn add(&mut self, place: u64, batch: &Batch) -> Result<(), StoreError> {
         // Names before the figures that have them.
         for of_units in [false, true] {
             let contents: Vec<&Content> =
@@ -184,30 +180,13 @@ impl<E: Engine> Replacing<E> {
             let versioned = if batch.repairs {
                 self.repaired(place, &contents).await?
             } else {
-                self.lacking((place, seen_before), &contents).await?
+                contents.iter().map(|content| (*content, version(content.rev))).collect()
             };
-            added += versioned.len();
             if !versioned.is_empty() {
                 self.engine.add(place, &versioned).await?;
             }
         }
-        Ok(added)
-    }
-
-    /// Those of some parts that did not come before, with their versions.
-    async fn lacking<'c>(
-        &mut self,
-        (place, seen_before): (u64, i64),
-        contents: &[&'c Content],
-    ) -> Result<Vec<(&'c Content, u64)>, StoreError> {
-        let mut versioned: Vec<_> = contents.iter().map(|content| (*content, version(content.rev))).collect();
-        if contents.iter().any(|content| content.rev <= seen_before) {
-            let parts: Vec<_> =
-                versioned.iter().map(|(content, version)| (content.name, content.number, *version)).collect();
-            let arrived = self.engine.arrived(place, &parts).await?;
-            versioned.retain(|(content, _)| !arrived.contains(&(content.name.to_owned(), content.number)));
-        }
-        Ok(versioned)
+        Ok(())
     }
 
     /// Versions that replace whatever is there of the same change number.
@@ -249,8 +228,7 @@ impl<E: Engine> Store for Replacing<E> {
         };
         let progress = self.engine.progress(place).await?;
         let known = progress.known();
-        let seen_before = known.as_ref().map_or(0, |known| known.changes);
-        self.told = Some(Told { ledger: ledger.to_owned(), place, progress, seen_before });
+        self.told = Some(Told { ledger: ledger.to_owned(), place, progress });
         Ok(known)
     }
 
@@ -259,9 +237,9 @@ impl<E: Engine> Store for Replacing<E> {
         parts: &[(&'static str, i64, i64)],
     ) -> Result<BTreeSet<(String, i64)>, StoreError> {
         let mut arrived = BTreeSet::new();
-        let Some(&Told { place, seen_before, .. }) = self.told.as_ref() else { return Ok(arrived) };
+        let Some(&Told { place, .. }) = self.told.as_ref() else { return Ok(arrived) };
         for of_units in [false, true] {
-            let own = parts.iter().filter(|part| part.2 <= seen_before && is_of_unit(part.0) == of_units);
+            let own = parts.iter().filter(|part| is_of_unit(part.0) == of_units);
             let own: Vec<_> = own.map(|(name, number, rev)| (*name, *number, version(*rev))).collect();
             if !own.is_empty() {
                 arrived.extend(self.engine.arrived(place, &own).await?);
@@ -305,12 +283,11 @@ impl<E: Engine> Store for Replacing<E> {
             }
         }
         let takes_drops = self.engine.takes_drops();
-        let of = (place, told.seen_before);
-        let new = if takes_drops {
-            self.add(of, batch).await?
+        if takes_drops {
+            self.add(place, batch).await?;
         } else {
-            self.add(of, &batch.without_drops()).await?
-        };
+            self.add(place, &batch.without_drops()).await?;
+        }
         // Whoever ships after the migration brings everything that is not noted as done before it.
         self.require_no_migration().await?;
         let has_drops = takes_drops && batch.after.without_drops == 0;
@@ -319,7 +296,8 @@ impl<E: Engine> Store for Replacing<E> {
         told.progress.drops_kept_from = told.progress.drops_kept_from.max(batch.after.drops_kept_from);
         told.progress.add(&seen, *done);
         self.told = Some(told);
-        Ok(Put::Taken(new))
+        // Whoever ships has asked before what has arrived.
+        Ok(Put::Taken(batch.contents.len()))
     }
 
     async fn take_over(&mut self, takeover: &Takeover) -> Result<(), StoreError> {
