@@ -97,20 +97,20 @@ struct Table {
 impl Table {
     fn all(conn: &Connection) -> rusqlite::Result<Vec<Self>> {
         let mut statement = conn.prepare_cached(
-            "SELECT s.name, c.name FROM sqlite_schema AS s JOIN pragma_table_info(s.name) AS c
-             WHERE s.type = 'table' AND s.name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND s.name <> 'digest'
-             ORDER BY s.name, c.cid",
+            "SELECT name FROM sqlite_schema WHERE type = 'table'
+             AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name <> 'digest' ORDER BY name",
         )?;
-        let mut rows = statement.query([])?;
-        let mut tables: Vec<Self> = Vec::new();
-        while let Some(row) = rows.next()? {
-            let (name, column): (String, String) = (row.get(0)?, row.get(1)?);
-            match tables.last_mut() {
-                Some(table) if table.name == name => table.columns.push(column),
-                _ => tables.push(Self { name, columns: vec![column] }),
-            }
-        }
-        Ok(tables)
+        let names = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
+        let table = |name: String| {
+            // Not asked for as a table's columns each time, which takes longer than to read a small ledger: a
+            // statement that was prepared before has them. As it runs, SQLite sees whether the table was changed.
+            let quoted = name.replace('"', "\"\"");
+            let mut statement = conn.prepare_cached(&format!("SELECT * FROM \"{quoted}\" LIMIT 0"))?;
+            statement.exists([])?;
+            let columns = statement.column_names().map(str::to_owned).collect();
+            Ok(Self { name, columns })
+        };
+        names.into_iter().map(table).collect()
     }
 
     /// Whether its rows of each day are a part.

@@ -54,7 +54,7 @@ impl Ledger {
     /// When the file cannot be read, or has no id yet.
     pub fn shipping_identity(&self) -> Result<Identity, LedgerError> {
         let view = self.conn.unchecked_transaction()?;
-        let changes = view.query_row("SELECT number FROM changes", [], |row| row.get(0))?;
+        let changes = view.prepare_cached("SELECT number FROM changes")?.query_row([], |row| row.get(0))?;
         Ok(Identity {
             ledger: self.id()?,
             machine: ids::meta(&view, "machine")?,

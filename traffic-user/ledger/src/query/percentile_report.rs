@@ -18,7 +18,7 @@ use crate::{
         percentile::Percentile,
         query_plan::{LineKey, Plan},
         rows::{self, Slice},
-        spread, stored,
+        series, spread, stored,
     },
     store::Ledger,
     time::borders::Borders,
@@ -124,6 +124,14 @@ impl RowPercentiles {
 
 /// More threads would wait for the disk, and each keeps the largest values of all rows in memory.
 const MOST_THREADS: usize = 4;
+/// How many days of a container are worth a thread: opening the file takes about as long as reading ten.
+const WORTH_A_THREAD: usize = 200;
+
+#[cfg(test)]
+thread_local! {
+    /// Whether everything is worth a thread.
+    pub(crate) static SHARES_ALWAYS: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
 
 /// Computes the percentile of every row of a report. Those of closed months are the frozen ones.
 pub(crate) fn percentiles(
@@ -163,10 +171,9 @@ fn percentiles_of(
     rows::require_kept(view, &ledger.calendar, &slice)?;
     let recorded_end = last_bucket(view)?.map_or(start, |bucket| bucket + FIVE_MINUTES_S);
     let late = spread::late(view, (start, end))?;
-    let rows: (Option<i64>, Option<i64>) =
-        view.query_row("SELECT min(start), max(end) FROM unit WHERE level = 0", [], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })?;
+    let rows: (Option<i64>, Option<i64>) = view
+        .prepare_cached("SELECT min(start), max(end) FROM unit WHERE level = 0")?
+        .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let (Some(first), Some(last)) = rows else { return Ok(HashMap::new()) };
     // A late reading covers time before it, and a clock that was ahead left rows after the last one.
     let first = late.values().map(|spread| spread.start).fold(first, i64::min);
@@ -175,10 +182,8 @@ fn percentiles_of(
     let days: Vec<Day> =
         days.into_iter().map(|day| Day { start: day.0, range: (day.0.max(start), day.1.min(end)) }).collect();
     let mut collector = Collector::new(plan, percent, recorded_end, &late);
-    let few = plan.containers.as_ref().is_some_and(|containers| containers.len() <= read::SEEK_AT_MOST);
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
-    let threads = threads.min(MOST_THREADS).min(days.len());
-    let others = if few || threads < 2 { Vec::new() } else { other_views(ledger, view, threads - 1)? };
+    let threads = threads_for(view, plan, days.len())?;
+    let others = if threads < 2 { Vec::new() } else { other_views(ledger, view, threads - 1)? };
     let share = days.len().div_ceil(others.len() + 1).max(1);
     let mut shares = days.chunks(share);
     let own = shares.next().unwrap_or_default();
@@ -203,6 +208,19 @@ fn percentiles_of(
     })?;
     let rates = collector.percentiles.iter_mut().map(RowPercentiles::rates);
     Ok(collector.keys.iter().copied().zip(rates).collect())
+}
+
+/// How many threads read so many days.
+fn threads_for(view: &Connection, plan: &Plan<'_>, days: usize) -> Result<usize, LedgerError> {
+    if plan.containers.as_ref().is_some_and(|containers| containers.len() <= read::SEEK_AT_MOST) {
+        return Ok(1);
+    }
+    let containers = usize::try_from(series::known_containers(view)?).unwrap_or(usize::MAX);
+    let worth = days.saturating_mul(containers) / WORTH_A_THREAD;
+    #[cfg(test)]
+    let worth = if SHARES_ALWAYS.get() { MOST_THREADS } else { worth };
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+    Ok(threads.min(MOST_THREADS).min(days).min(worth))
 }
 
 /// Identifies the state of the five-minute rows: every writer changes one of these values.

@@ -295,7 +295,7 @@ fn span(query: &ReportQuery, calendar: &Calendar, recorded: (i64, i64)) -> Resul
 pub(crate) fn recorded_range(view: &Connection) -> Result<(i64, i64), LedgerError> {
     let sql = "SELECT min(start), max(end) FROM unit WHERE finest";
     let (begin, end): (Option<i64>, Option<i64>) =
-        view.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        view.prepare_cached(sql)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let last = last_bucket(view)?.map(|bucket| bucket + FIVE_MINUTES_S);
     let end = end.max(last).unwrap_or(0);
     Ok((begin.unwrap_or(end), end))

@@ -103,7 +103,10 @@ impl Ledger {
             return rows.mixed_buckets(plan.range);
         }
         let sql = "SELECT count(DISTINCT bucket) FROM span WHERE bucket >= ?1 AND bucket < ?2";
-        Ok(view.query_row(sql, [plan.range.0, plan.range.1], |row| row.get::<_, i64>(0))?.cast_unsigned())
+        Ok(view
+            .prepare_cached(sql)?
+            .query_row([plan.range.0, plan.range.1], |row| row.get::<_, i64>(0))?
+            .cast_unsigned())
     }
 }
 

@@ -324,8 +324,8 @@ fn with_step(query: &ReportQuery, by: By) -> ReportQuery {
 }
 
 /// How many containers have figures, retired ones included.
-fn known_containers(view: &Connection) -> Result<i64, LedgerError> {
-    Ok(view.query_row("SELECT count(*) FROM container", [], |row| row.get(0))?)
+pub(super) fn known_containers(view: &Connection) -> Result<i64, LedgerError> {
+    Ok(view.prepare_cached("SELECT count(*) FROM container")?.query_row([], |row| row.get(0))?)
 }
 
 /// The length of steps that are always equally long.

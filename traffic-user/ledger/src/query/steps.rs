@@ -70,6 +70,12 @@ enum Source<'a> {
 
 impl Source<'_> {
     fn units(self, level: Level, from: i64, to: i64) -> Result<Vec<Unit>, LedgerError> {
+        if let (Self::Booked(borders), Level::Day | Level::Month) = (self, level) {
+            let units = borders.named_cover(level, from, to)?.into_iter();
+            return Ok(units
+                .map(|unit| Unit { start: unit.start, end: unit.end, name: unit.label(level) })
+                .collect());
+        }
         let spans = match self {
             Self::Booked(borders) => borders.cover(level, from, to)?,
             Self::Rules(calendar) => calendar.cover(level, from, to)?,

@@ -1,6 +1,6 @@
 //! Rates over the time that readings really cover.
 
-use crate::{By, Ledger, ReportQuery, testing::*};
+use crate::{By, Ledger, ReportQuery, query::percentile_report::SHARES_ALWAYS, testing::*};
 
 const DAY: i64 = 86_400;
 /// 8 Mbit/s.
@@ -135,4 +135,37 @@ fn whoever_closes_months_finds_their_rows_on_the_sixth() {
     file.ledger.close_anyway("2026-12", node.wall).unwrap();
     let december = query(NOON + 20 * DAY + day, NOON + 51 * DAY + day);
     assert_eq!(rates(&file.ledger, &december).incoming, Some(8_000_000));
+}
+
+#[test]
+fn several_threads_find_what_one_does() {
+    let mut file = ledger();
+    let mut node = Node::new(NOON);
+    // Enough for three threads.
+    for day in 0..20 {
+        for container in 0..30 {
+            node.traffic(
+                &format!("{}", 101 + container),
+                1,
+                [1, 1000 * (container + 1) * (day % 7 + 1), 2, 300],
+            );
+        }
+        node.pass(300).drain(&mut file.ledger);
+        node.pass(86_100).drain(&mut file.ledger);
+    }
+    file.ledger.maintain(node.wall).unwrap();
+    // Of 5,760 five minutes, 20 carried something.
+    let query = ReportQuery { percentile: Some(99.9), ..query(NOON, NOON + 20 * DAY) };
+    let shared = file.ledger.report(&query).unwrap();
+    assert!(
+        shared.rows.iter().all(|row| row.percentile.unwrap().incoming > Some(0)) && shared.rows.len() == 30
+    );
+    for row in &shared.rows {
+        // Few containers are read by one thread.
+        let one = ReportQuery { containers: vec![row.container.clone()], ..query.clone() };
+        assert_eq!(rates(&file.ledger, &one), row.percentile.unwrap(), "{}", row.container);
+    }
+    SHARES_ALWAYS.set(true);
+    assert_eq!(file.ledger.report(&query).unwrap().rows, shared.rows);
+    SHARES_ALWAYS.set(false);
 }

@@ -48,6 +48,16 @@ fn assert_whole(ledger: &Ledger, node: &Node) {
         names.dedup();
         assert_eq!(names.len(), steps.len(), "each name once: {by:?}");
     }
+    // Read once or one by one, the borders are the same.
+    let borders = Borders::new(&ledger.conn, &ledger.calendar);
+    let (from, to) = (node.wall.as_second() - 60 * DAY, node.wall.as_second() + 40 * DAY);
+    for level in [Level::Day, Level::Month] {
+        for unit in borders.named_cover(level, from, to).unwrap() {
+            for instant in [unit.start, unit.end - 1] {
+                assert_eq!(borders.named(level, instant).unwrap(), unit);
+            }
+        }
+    }
 }
 
 /// Every way in which the offset may change, in seconds.

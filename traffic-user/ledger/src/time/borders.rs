@@ -12,7 +12,7 @@ use jiff::{civil::Date, tz::Offset};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use traffic_model::calendar::{Calendar, FIVE_MINUTES_S, Level, five_minutes_of};
 
-use crate::error::LedgerError;
+use crate::{error::LedgerError, time::loaded_borders::LoadedBorders};
 
 /// A day or month. Times in seconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,11 +23,20 @@ pub(crate) struct NamedUnit {
     pub name: Date,
 }
 
+impl NamedUnit {
+    /// The label of a day or month.
+    pub fn label(&self, level: Level) -> String {
+        self.name.strftime(if level == Level::Month { "%Y-%m" } else { "%Y-%m-%d" }).to_string()
+    }
+}
+
 /// The borders of a ledger, valid within one transaction.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Borders<'a> {
     pub(super) conn: &'a Connection,
     pub(super) calendar: &'a Calendar,
+    /// Those of a span, if they were read.
+    loaded: Option<&'a LoadedBorders>,
 }
 
 /// What limits a unit that is not stored: the first possible start and name, and the end of both.
@@ -69,7 +78,7 @@ impl Limits {
 
 impl<'a> Borders<'a> {
     pub fn new(conn: &'a Connection, calendar: &'a Calendar) -> Self {
-        Self { conn, calendar }
+        Self { conn, calendar, loaded: None }
     }
 
     /// The calendar that borders follow unless they are stored.
@@ -98,8 +107,13 @@ impl<'a> Borders<'a> {
 
     /// The units that cover `from..to`. The first begins at or before `from`.
     pub fn cover(&self, level: Level, from: i64, to: i64) -> Result<Vec<(i64, i64)>, LedgerError> {
-        if level == Level::Hour {
-            return self.cover_with_hours(from, to);
+        match level {
+            Level::Hour => return self.cover_with_hours(from, to),
+            Level::Day | Level::Month => {
+                let units = self.named_cover(level, from, to)?;
+                return Ok(units.into_iter().map(|unit| (unit.start, unit.end)).collect());
+            }
+            Level::FiveMinutes => {}
         }
         let mut units = Vec::new();
         let mut at = from;
@@ -111,13 +125,26 @@ impl<'a> Borders<'a> {
         Ok(units)
     }
 
+    /// The days or months that cover `from..to`, as [`Self::cover`], with their names.
+    pub fn named_cover(&self, level: Level, from: i64, to: i64) -> Result<Vec<NamedUnit>, LedgerError> {
+        let loaded = LoadedBorders::read(self.conn, (from, to))?;
+        let borders = Borders { loaded: Some(&loaded), ..*self };
+        let mut units = Vec::new();
+        let mut at = from;
+        while at < to {
+            let unit = borders.named(level, at)?;
+            at = unit.end;
+            units.push(unit);
+        }
+        Ok(units)
+    }
+
     /// The label of the unit that contains an instant.
     pub fn label(&self, level: Level, at: i64) -> Result<String, LedgerError> {
         Ok(match level {
             Level::FiveMinutes => self.calendar.label(level, at)?,
             Level::Hour => self.calendar.label(level, self.start(level, at)?)?,
-            Level::Day => self.named(level, at)?.name.strftime("%Y-%m-%d").to_string(),
-            Level::Month => self.named(level, at)?.name.strftime("%Y-%m").to_string(),
+            Level::Day | Level::Month => self.named(level, at)?.label(level),
         })
     }
 
@@ -275,6 +302,9 @@ impl<'a> Borders<'a> {
 
     /// The last stored unit that begins at or before an instant.
     fn before(&self, level: Level, at: i64) -> Result<Option<NamedUnit>, LedgerError> {
+        if let Some([before, _]) = self.loaded.and_then(|loaded| loaded.around(level, at)) {
+            return Ok(before);
+        }
         self.find(
             "SELECT start, end, name FROM border WHERE level = ?1 AND start <= ?2 ORDER BY start DESC LIMIT 1",
             level,
@@ -284,6 +314,9 @@ impl<'a> Borders<'a> {
 
     /// The first stored unit that begins after an instant.
     fn after(&self, level: Level, at: i64) -> Result<Option<NamedUnit>, LedgerError> {
+        if let Some([_, after]) = self.loaded.and_then(|loaded| loaded.around(level, at)) {
+            return Ok(after);
+        }
         self.find(
             "SELECT start, end, name FROM border WHERE level = ?1 AND start > ?2 ORDER BY start LIMIT 1",
             level,
@@ -309,9 +342,8 @@ impl<'a> Borders<'a> {
             let start = self.calendar.date_start(unit.name)?;
             let end = self.calendar.date_start(self.next_name(level, unit.name)?)?;
             if (start, end) != (unit.start, unit.end) {
-                let name = if level == Level::Month { "%Y-%m" } else { "%Y-%m-%d" };
                 kept.push(KeptBorders {
-                    period: unit.name.strftime(name).to_string(),
+                    period: unit.label(level),
                     start: jiff::Timestamp::from_second(unit.start)?,
                     end: jiff::Timestamp::from_second(unit.end)?,
                     start_by_rules: jiff::Timestamp::from_second(start)?,
@@ -349,7 +381,7 @@ pub(crate) fn named_unit(row: &Row<'_>) -> rusqlite::Result<NamedUnit> {
 /// The zone and the billing day that the figures of a ledger follow.
 pub(crate) fn stored_calendar(conn: &Connection) -> rusqlite::Result<Option<(String, u8)>> {
     let sql = "SELECT z.value, d.value FROM meta z, meta d WHERE z.key = 'zone' AND d.key = 'billing_day'";
-    conn.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).optional()
+    conn.prepare_cached(sql)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?))).optional()
 }
 
 /// Stores the borders of everything that a ledger without stored borders holds. Days and months that were

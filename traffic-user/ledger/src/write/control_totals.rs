@@ -129,12 +129,12 @@ pub(crate) fn create(
 
 fn insert(conn: &Connection, (epoch, kind): (i64, &Kind), former: Sums) -> Result<(), LedgerError> {
     let [in_packets, in_bytes, out_packets, out_bytes] = former.map(u64::cast_signed);
-    conn.execute(
+    conn.prepare_cached(
         "INSERT INTO booked (epoch, kind,
              former_in_packets, former_in_bytes, former_out_packets, former_out_bytes)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-        params![epoch, number(kind), in_packets, in_bytes, out_packets, out_bytes],
-    )?;
+    )?
+    .execute(params![epoch, number(kind), in_packets, in_bytes, out_packets, out_bytes])?;
     Ok(())
 }
 
@@ -172,7 +172,8 @@ pub(crate) fn compare(conn: &Connection, calendar: &Calendar) -> Result<Comparis
     let epochs = epochs(conn)?;
     // Imported rows belong to an epoch that was never drained.
     let drained = "SELECT count(*) FROM epoch WHERE drains > 0 AND id NOT IN (SELECT epoch FROM booked)";
-    compared.sets_skipped = conn.query_row(drained, [], |row| row.get::<_, i64>(0))?.cast_unsigned();
+    let skipped: i64 = conn.prepare_cached(drained)?.query_row([], |row| row.get(0))?;
+    compared.sets_skipped = skipped.cast_unsigned();
     for (id, epoch) in &epochs {
         compared.sets += 1;
         for kind in KINDS {
@@ -254,9 +255,9 @@ fn epochs(conn: &Connection) -> Result<BTreeMap<i64, EpochTotals>, LedgerError> 
 /// Sums all rows by epoch and kind, each span from the coarsest level that has it.
 fn sums_of_rows(conn: &Connection, calendar: &Calendar) -> Result<BTreeMap<(i64, usize), Sums>, LedgerError> {
     let mut sums: BTreeMap<(i64, usize), Sums> = BTreeMap::new();
-    let span = conn.query_row("SELECT min(start), max(start) FROM unit", [], |row| {
-        Ok(row.get::<_, Option<i64>>(0)?.zip(row.get::<_, Option<i64>>(1)?))
-    })?;
+    let span = conn
+        .prepare_cached("SELECT min(start), max(start) FROM unit")?
+        .query_row([], |row| Ok(row.get::<_, Option<i64>>(0)?.zip(row.get::<_, Option<i64>>(1)?)))?;
     let Some((first, last)) = span else { return Ok(sums) };
     let mut statement = conn.prepare_cached("SELECT id, epoch FROM stream")?;
     let epochs: BTreeMap<i64, i64> =

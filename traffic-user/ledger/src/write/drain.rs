@@ -132,7 +132,8 @@ pub(crate) fn run(
     let start = span_start(snapshot, &times);
     if epoch_is_new {
         transaction
-            .execute("UPDATE epoch SET created = ?2 WHERE id = ?1", params![epoch, start.as_second()])?;
+            .prepare_cached("UPDATE epoch SET created = ?2 WHERE id = ?1")?
+            .execute(params![epoch, start.as_second()])?;
     }
     let frozen = frozen(&transaction)?;
     let input = AssignmentInput {

@@ -352,7 +352,7 @@ pub(crate) fn insert_lost_ledger(conn: &Connection, now: Timestamp) -> Result<()
 /// Ends gaps that a wrong clock let end in the future.
 pub(crate) fn end_by(conn: &Connection, now_s: i64) -> Result<(), LedgerError> {
     let sql = "UPDATE gap SET end = ?1 WHERE end > ?1 AND start <= ?1 AND once IS NULL";
-    conn.execute(sql, [now_s])?;
+    conn.prepare_cached(sql)?.execute([now_s])?;
     Ok(())
 }
 

@@ -372,7 +372,7 @@ fn size_of_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<GapSize> {
 
 /// Deletes the readings of earlier boots, whose counters no longer exist.
 pub(crate) fn delete_other_boots(conn: &Connection, boot_id: &str) -> Result<(), LedgerError> {
-    conn.execute("DELETE FROM accounted_reading WHERE boot_id <> ?1", [boot_id])?;
+    conn.prepare_cached("DELETE FROM accounted_reading WHERE boot_id <> ?1")?.execute([boot_id])?;
     let epochs = "(SELECT id FROM epoch WHERE boot_id <> ?1)";
     for (readings, lives) in [
         ("class_reading", "container_life"),
@@ -382,10 +382,10 @@ pub(crate) fn delete_other_boots(conn: &Connection, boot_id: &str) -> Result<(),
     ] {
         let sql =
             format!("DELETE FROM {readings} WHERE life IN (SELECT id FROM {lives} WHERE epoch IN {epochs})");
-        conn.execute(&sql, [boot_id])?;
+        conn.prepare_cached(&sql)?.execute([boot_id])?;
     }
     for lives in ["container_life", "interface_life", "unseen_reading"] {
-        conn.execute(&format!("DELETE FROM {lives} WHERE epoch IN {epochs}"), [boot_id])?;
+        conn.prepare_cached(&format!("DELETE FROM {lives} WHERE epoch IN {epochs}"))?.execute([boot_id])?;
     }
     Ok(())
 }

@@ -108,12 +108,13 @@ impl Move<'_> {
                 .to_owned(),
             "UPDATE epoch SET created = created + ?2 WHERE boot_id = ?1 AND created >= ?3".to_owned(),
         ] {
-            self.conn.execute(&sql, boot)?;
+            self.conn.prepare_cached(&sql)?.execute(boot)?;
         }
-        self.conn.execute(
-            "UPDATE epoch SET last_bucket = last_bucket - (last_bucket % 300) WHERE boot_id = ?1",
-            [self.boot_id],
-        )?;
+        self.conn
+            .prepare_cached(
+                "UPDATE epoch SET last_bucket = last_bucket - (last_bucket % 300) WHERE boot_id = ?1",
+            )?
+            .execute([self.boot_id])?;
         Ok(())
     }
 
@@ -122,7 +123,7 @@ impl Move<'_> {
         self.conn.execute_batch(
             "CREATE TEMP TABLE IF NOT EXISTS moving (boot_id TEXT NOT NULL); DELETE FROM temp.moving;",
         )?;
-        self.conn.execute("INSERT INTO temp.moving VALUES (?1)", [self.boot_id])?;
+        self.conn.prepare_cached("INSERT INTO temp.moving VALUES (?1)")?.execute([self.boot_id])?;
         // Packed days become rows again. Those that stay where they are get packed with the next maintenance.
         for kind in &KINDS {
             let series = format!("AND d.stream IN {SERIES}");
@@ -140,19 +141,18 @@ impl Move<'_> {
         Ok(statement.query_map([self.from_s], |row| row.get(0))?.collect::<Result<_, _>>()?)
     }
 
-    /// Prepares a place for rows on the way, so that a bucket may move to where another one is moved away.
+    /// Prepares a place for rows on the way, so that a bucket may move to where another one is moved away. It is
+    /// empty, and stays as long as the connection: a table that comes or goes has every statement prepared again.
     fn stage(&self) -> Result<(), LedgerError> {
         for kind in KINDS {
             let table = kind.rows_table(Level::FiveMinutes);
             self.conn.execute_batch(&format!(
-                "DROP TABLE IF EXISTS temp.moved_{0};
-                 CREATE TEMP TABLE moved_{0} AS SELECT * FROM {table} WHERE 0;",
+                "CREATE TEMP TABLE IF NOT EXISTS moved_{} AS SELECT * FROM {table} WHERE 0",
                 kind.name
             ))?;
         }
-        self.conn.execute_batch(
-            "DROP TABLE IF EXISTS temp.moved_span; CREATE TEMP TABLE moved_span AS SELECT * FROM span WHERE 0;",
-        )?;
+        self.conn
+            .execute_batch("CREATE TEMP TABLE IF NOT EXISTS moved_span AS SELECT * FROM span WHERE 0")?;
         Ok(())
     }
 
@@ -194,7 +194,7 @@ impl Move<'_> {
                 sums.join(", "),
                 kind.name,
             );
-            self.conn.execute(&kind.add_rows(Level::FiveMinutes, &moved), [])?;
+            self.conn.prepare_cached(&kind.add_rows(Level::FiveMinutes, &moved))?.execute([])?;
         }
         let of_kinds: Vec<String> =
             KINDS.iter().map(|kind| format!("SELECT start FROM temp.moved_{}", kind.name)).collect();
@@ -205,15 +205,17 @@ impl Move<'_> {
             mark_dirty(self.conn, start)?;
         }
         drop(statement);
-        self.conn.execute_batch(
-            "INSERT INTO span (bucket, stream, start, end)
-             SELECT bucket, stream, min(start), max(end) FROM temp.moved_span WHERE true GROUP BY 1, 2
-             ON CONFLICT (bucket, stream) DO UPDATE
-             SET start = min(start, excluded.start), end = max(end, excluded.end);
-             DROP TABLE temp.moved_span;",
-        )?;
-        for kind in KINDS {
-            self.conn.execute_batch(&format!("DROP TABLE temp.moved_{};", kind.name))?;
+        self.conn
+            .prepare_cached(
+                "INSERT INTO span (bucket, stream, start, end)
+                 SELECT bucket, stream, min(start), max(end) FROM temp.moved_span WHERE true GROUP BY 1, 2
+                 ON CONFLICT (bucket, stream) DO UPDATE
+                 SET start = min(start, excluded.start), end = max(end, excluded.end)",
+            )?
+            .execute([])?;
+        // If one of these steps fails, the transaction is rolled back, and these tables with it.
+        for staged in KINDS.iter().map(|kind| kind.name).chain(["span"]) {
+            self.conn.prepare_cached(&format!("DELETE FROM temp.moved_{staged}"))?.execute([])?;
         }
         Ok(())
     }

@@ -121,7 +121,8 @@ impl Ledger {
     /// Whoever closes months finds their five-minute rows then, for percentiles: they are kept until the month
     /// is closed, or until another one is over. Unix seconds.
     fn kept_to_close(&self, oldest: i64, now: Timestamp) -> Result<i64, LedgerError> {
-        let closed: Option<i64> = self.conn.query_row("SELECT max(end) FROM period", [], |row| row.get(0))?;
+        let closed: Option<i64> =
+            self.conn.prepare_cached("SELECT max(end) FROM period")?.query_row([], |row| row.get(0))?;
         let Some(closed) = closed else { return Ok(oldest) };
         let borders = Borders::new(&self.conn, &self.calendar);
         let this_month = borders.start(Level::Month, now.as_second())?;

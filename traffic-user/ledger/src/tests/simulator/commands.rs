@@ -210,7 +210,7 @@ impl World {
     pub fn reopen(&mut self) {
         self.log.push("the daemon is restarted".to_owned());
         drop(self.ledger.take());
-        self.ledger = Some(self.open().unwrap());
+        self.ledger = Some(self.with_statements(self.open().unwrap()));
     }
 
     /// History before this ledger, from a file that PVA wrote: a sample each minute.

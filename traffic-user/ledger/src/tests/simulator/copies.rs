@@ -188,7 +188,7 @@ impl World {
         assert!(matches!(refused, Err(LedgerError::OtherMachine)), "{refused:?}");
         let adopted = Ledger::open(&clone.path, LedgerConfig { adopt: true, ..clone.config() }).unwrap();
         assert_ne!(adopted.id().unwrap(), self.ledger().id().unwrap());
-        clone.ledger = Some(adopted);
+        clone.ledger = Some(clone.with_statements(adopted));
         if random.once_in(2) {
             clone.restart_node(random);
         }

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     DrainOutcome, Ledger, LedgerConfig, LedgerError,
+    query::percentile_report::SHARES_ALWAYS,
     testing::{NOON, Node, ledger_with, quietly, time, zone},
 };
 
@@ -108,8 +109,10 @@ impl World {
         };
         let reuses = begin % 16 != 0;
         world.reuses = reuses && !is_made;
+        SHARES_ALWAYS.set(!reuses);
         let (ledger, _) = world.open_through_kills(random, if is_made { 2 } else { 50 }, 500);
         world.reuses = reuses;
+        let ledger = if is_made { world.with_statements(ledger) } else { ledger };
         // Up to here, a real file would be empty.
         ledger.checkpoint().unwrap();
         world.ledger = Some(ledger);
@@ -137,6 +140,14 @@ impl World {
         }
         let connect = |path: &Path| connections::connect(&self.disk, path);
         Ledger::open_by(&self.path, self.config(), &quietly(), connect)
+    }
+
+    /// A ledger that was opened by a process that began, with the statements of an earlier one.
+    pub fn with_statements(&self, mut opened: Ledger) -> Ledger {
+        if self.reuses {
+            connections::exchange(&mut opened, &self.disk).unwrap();
+        }
+        opened
     }
 
     /// The process ends, whatever it was doing.
@@ -215,7 +226,7 @@ impl World {
             if !self.disk.is_stopped() {
                 self.disk.never_stop();
                 let opened = opened.unwrap_or_else(|error| panic!("cannot be opened after a kill: {error}"));
-                return (opened, power_failed);
+                return (if is_killed { self.with_statements(opened) } else { opened }, power_failed);
             }
             drop(opened);
             if random.once_in(2) {
@@ -341,7 +352,8 @@ impl World {
             16 if random.once_in(2) => self.restore(random),
             17 if random.once_in(4) => return Some(self.clone_machine(random)),
             18 => self.adjust(random),
-            19 if random.once_in(6) => self.migrate(random),
+            // It takes as long as two whole histories.
+            19 if random.once_in(20) => self.migrate(random),
             20 => self.import(random),
             21 if random.once_in(3) => self.reopen(),
             22 => self.new_pending(random),
