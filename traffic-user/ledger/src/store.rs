@@ -204,6 +204,7 @@ impl Ledger {
         };
         identity::check(&ledger, config.machine.as_deref(), config.adopt, progress)?;
         ledger.bill_delivered(&config.delivered)?;
+        ledger.keep_found()?;
         Ok(ledger)
     }
 
@@ -362,7 +363,7 @@ impl Ledger {
     /// When the file cannot be read, or was never opened for writing by a version that gives ids.
     pub fn id(&self) -> Result<String, LedgerError> {
         let find = "SELECT value FROM meta WHERE key = 'ledger_id'";
-        Ok(self.conn.query_row(find, [], |row| row.get(0))?)
+        Ok(self.conn.prepare_cached(find)?.query_row([], |row| row.get(0))?)
     }
 
     /// Whether a drain of this counter epoch was written to this ledger.
@@ -393,6 +394,19 @@ impl Ledger {
         let busy = self.conn.query_row(CHECKPOINT, [], |row| row.get::<_, bool>(0));
         self.conn.busy_timeout(self.patience)?;
         Ok(!busy?)
+    }
+
+    /// Has the disk keep what a killed process left. Its last change may be in the log, and nowhere but in the
+    /// system's memory: others who have seen it would find it gone after a power failure.
+    fn keep_found(&self) -> Result<(), LedgerError> {
+        match self.checkpoint() {
+            // It is as safe as before. The next drain tries again.
+            Err(error @ LedgerError::Full(_)) => {
+                tracing::warn!("cannot write the log into {}: {error}", self.path.display());
+                Ok(())
+            }
+            other => other.map(drop),
+        }
     }
 
     /// Makes sure that a change that cannot be made again is not lost with the log: moves it into the main file, for

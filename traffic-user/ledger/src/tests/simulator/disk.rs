@@ -271,6 +271,11 @@ impl Disk {
         Ok(())
     }
 
+    /// How often something was changed.
+    pub fn changes(&self) -> u64 {
+        self.changes.get()
+    }
+
     /// Lets some changes fail from now on; 1 is the next one.
     pub fn fail_after(&self, changes: u64, count: u64) {
         let first = self.changes.get() + changes;

@@ -146,6 +146,45 @@ fn every_history_ends_with_the_right_sums() {
 }
 
 #[test]
+fn what_was_found_after_a_kill_is_still_there_after_a_power_failure() {
+    let begin = |seed| {
+        let mut random = Random::new(seed);
+        let mut world = World::new(&mut random);
+        world.reuses = false;
+        world.traffic(&mut random);
+        world.node.pass(60);
+        (world, random)
+    };
+    let writes = |seed| {
+        let (mut world, _) = begin(seed);
+        let before = world.disk.changes();
+        world.node.clone().drain(world.ledger());
+        world.disk.changes() - before
+    };
+    let mut found_late = 0;
+    for (stop, seed) in (0..3).flat_map(|seed| (1..=writes(seed)).map(move |stop| (stop, seed))) {
+        let (mut world, mut random) = begin(seed);
+        let before = checks::state(world.ledger());
+        world.disk.stop_after(stop);
+        // Killed at one of its writes, or afterwards.
+        let drained = world.node.clone().try_drain(world.ledger());
+        world.disk.stop_after(1);
+        world.end_process();
+        world.disk.restart();
+        world.ledger = Some(world.open().unwrap());
+        let found = checks::state(world.ledger());
+        found_late += u64::from(drained.is_err() && found != before);
+        world.disk.stop_after(1);
+        world.end_process();
+        world.disk.lose_power(&mut random);
+        world.disk.restart();
+        world.ledger = Some(world.open().unwrap());
+        assert_eq!(checks::state(world.ledger()), found, "killed at write {stop}, seed {seed}");
+    }
+    assert!(found_late > 0, "no kill came between a commit and its sync");
+}
+
+#[test]
 fn a_disk_that_forgets_what_was_synced_is_noticed() {
     disk::FORGETS.set(true);
     let noticed = (0..300).find(|&seed| history(seed, false).is_err());
