@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Verifies the chain of closed months and corrections in a copy of a ledger: verify_ledger.py FILE
+"""Verifies the chain of closed months, corrections and changes of the key: verify_ledger.py COPY_OF_A_LEDGER
 
 It needs nothing of trafctl. docs/ledger-hashes.md describes what it computes. Prints one line per entry, and
-the last hash. Exit status 1 if an entry does not match, is missing, or a month or correction is in no entry.
+the last hash. Exit status 1 if an entry does not match, is missing, or a month, correction or change
+of the key of statements is in no entry.
 """
 import hashlib
 import sqlite3
@@ -22,6 +23,7 @@ FORMER_ADJUSTMENT = (
     "SELECT p.name, a.made, a.container, a.class, a.family, a.in_packets, a.in_bytes, a.out_packets, "
     "a.out_bytes, a.reason FROM adjustment a JOIN period p ON p.id = a.period WHERE a.id = ?"
 )
+KEY_CHANGE = "SELECT made, note FROM key_change WHERE id = ?"
 ADJUSTMENT = FORMER_ADJUSTMENT.replace("a.reason", "a.reason, a.number")
 
 
@@ -44,6 +46,7 @@ def hash_2(db, seq, kind, subject, previous):
     sections = {
         "period": [("period", PERIOD), ("closed_row", CLOSED_ROW), ("closed_rate", CLOSED_RATE)],
         "adjustment": [("adjustment", ADJUSTMENT)],
+        "key": [("key_change", KEY_CHANGE)],
     }[kind]
     data = row_2(["trafctl chain", 2, seq, previous, kind])
     for table, sql in sections:
@@ -75,7 +78,7 @@ def hash_1(db, kind, subject, previous, former):
 def version(db, seq, kind, subject, previous, stored):
     if hash_2(db, seq, kind, subject, previous) == stored:
         return 2
-    if stored in [hash_1(db, kind, subject, previous, former) for former in (False, True)]:
+    if kind != "key" and stored in [hash_1(db, kind, subject, previous, former) for former in (False, True)]:
         return 1
     return None
 
@@ -83,7 +86,8 @@ def version(db, seq, kind, subject, previous, stored):
 def main(path):
     db = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
     problems, previous, latest, expected = 0, None, 1, 1
-    chained = {"period": [], "adjustment": []}
+    tables = {"period": "period", "adjustment": "adjustment", "key": "key_change"}
+    chained = {kind: [] for kind in tables}
     for seq, kind, subject, stored in db.execute("SELECT seq, kind, subject, hash FROM chain ORDER BY seq"):
         found = version(db, seq, kind, subject, previous, stored)
         right = found is not None and found >= latest and seq == expected
@@ -91,7 +95,8 @@ def main(path):
         problems += not right
         previous, latest, expected = stored, max(latest, found or 1), seq + 1
         chained[kind].append(subject)
-    for table, subjects in chained.items():
+    for kind, subjects in chained.items():
+        table = tables[kind]
         ids = [row[0] for row in db.execute(f"SELECT id FROM {table} ORDER BY id")]
         if sorted(subjects) != ids:
             print(f"PROBLEM: {table} has {ids}, the chain {sorted(subjects)}")

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Verifies a statement of trafctl: verify_statement.py FILE KEY
+"""Verifies a statement of trafctl: verify_statement.py FILE KEY [LATER]
 
 It needs nothing of trafctl: only Python's `cryptography` (Debian: python3-cryptography). docs/statement.md describes
-what it computes. KEY is the issuer's public key as text. Exit status 1 with the reason if anything is wrong.
+what it computes. KEY is the issuer's public key as text, or one of its earlier keys. LATER is a later statement of the
+same issuer, which shows whether the key was revoked. Exit status 1 with the reason if anything is wrong.
 """
 import base64
 import hashlib
@@ -46,20 +47,21 @@ def public_key(text):
     return name, bytes.fromhex(identifier), Ed25519PublicKey.from_public_bytes(raw[1:])
 
 
-def open_note(note, key):
-    """The text of a signed note."""
-    name, identifier, verifier = key
+def open_note(note, *keys):
+    """The text of a note that these keys have signed, in this order, and nobody else."""
     text, separator, signatures = note.rpartition("\n\n")
-    if not separator or not signatures.endswith("\n"):
-        refuse("it is no signed note")
-    dash, signer, signature = signatures.removesuffix("\n").split(" ")
-    raw = from_base64(signature)
-    if (dash, signer, raw[:4]) != ("\u2014", name, identifier):
-        refuse("it has not exactly one signature, by the key")
-    try:
-        verifier.verify(raw[4:], (text + "\n").encode())
-    except InvalidSignature:
-        refuse("the signature is not that of the key")
+    lines = signatures.removesuffix("\n").split("\n")
+    if not separator or not signatures.endswith("\n") or len(lines) != len(keys):
+        refuse("it is no note with the signatures that it must have")
+    for line, (name, identifier, verifier) in zip(lines, keys):
+        dash, signer, signature = line.split(" ")
+        raw = from_base64(signature)
+        if (dash, signer, raw[:4]) != ("\u2014", name, identifier):
+            refuse("it is signed by another key")
+        try:
+            verifier.verify(raw[4:], (text + "\n").encode())
+        except InvalidSignature:
+            refuse("the signature is not that of the key")
     return text + "\n"
 
 
@@ -100,7 +102,7 @@ def check(part, period, number, kinds, size, root):
     record, entry, proof = part["record"], part["entry"], part["proof"]
     if (record["kind"], entry["kind"]) != kinds:
         refuse("a record is of another kind than its place")
-    if (record["period"], entry["period"], record["number"]) != (period, period, number):
+    if (record.get("period"), entry.get("period"), record.get("number")) != (period, period, number):
         refuse("a record is of another month or container")
     path = [bytes.fromhex(text) for text in proof["path"]]
     if len(proof["salt"]) != 64:
@@ -115,26 +117,65 @@ def check(part, period, number, kinds, size, root):
     return entry["entry"]
 
 
+TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
+
+
+def keys_of(document, size, root):
+    """The keys before the issuer's with the entries that replaced them, and the revocations by key."""
+    former, current, revoked, last = [], None, {}, 0
+    for part in document.get("keys", []):
+        entry = check(part, None, None, ("key", "key"), size, root)
+        if entry <= last:
+            refuse("the changes of its key are not in the order of the log")
+        last, note = entry, part["record"]["note"]
+        kind, *lines = note.rpartition("\n\n")[0].split("\n")
+        if kind == "trafctl-key/1 rotation":
+            old, new, made = lines
+            open_note(note, public_key(old), public_key(new))
+            if current not in (None, old) or new in [old, *(key for key, _ in former)]:
+                refuse(f"entry {entry} replaces another key, or by one that there was")
+            if old.split("+")[0] != new.split("+")[0] or not TIME.fullmatch(made):
+                refuse(f"entry {entry} leads to a key of another name, or has no time")
+            former.append((old, entry))
+            current = new
+        elif kind == "trafctl-key/1 revocation":
+            key, since, made, reason = lines
+            open_note(note, public_key(current))
+            if key not in [key for key, _ in former] or key in revoked:
+                refuse(f"entry {entry} revokes a key that was not replaced, or again")
+            if not TIME.fullmatch(since) or not TIME.fullmatch(made) or not reason.strip():
+                refuse(f"entry {entry} has no time or no reason")
+            revoked[key] = (since, reason)
+        else:
+            refuse(f"entry {entry} is no change of the key")
+    if "keys" in document and current != document["issuer"]:
+        refuse("the changes of its key do not lead to the key that signed it")
+    return former, revoked
+
+
 AMOUNTS = ("in_packets", "in_bytes", "out_packets", "out_bytes")
 
 
-def main(file, key_text):
+def statement(file):
+    """Checks a statement by the key that it names. Returns its parts, and the text of what is in it."""
     with open(file, encoding="utf-8", newline="") as opened:
         note = opened.read()
-    key = public_key(key_text)
+    issuer = json.loads(note.partition("\n")[0])["issuer"]
+    key = public_key(issuer)
     line = open_note(note, key).removesuffix("\n")
     document = json.loads(line)
     if canonical(document) != line:
         refuse("its text is not canonical")
-    if document["format"] != "trafctl-statement/1" or document["issuer"] != key_text.strip():
-        refuse("it has another format, or names another key")
-    if document.get("faults") == []:
-        refuse("its faults are an empty list")
+    if document["format"] != "trafctl-statement/1":
+        refuse("it has another format")
+    if [] in (document.get("faults"), document.get("keys")):
+        refuse("a list that may be absent is empty")
     origin, size, root, *rest = open_note(document["checkpoint"], key).split("\n")
     if origin != key[0] or rest != [""]:
         refuse("the checkpoint is of another log")
     size, root = int(size), from_base64(root)
 
+    former, revoked = keys_of(document, size, root)
     period, figures = document["period"]["name"], document["figures"]
     number = figures["record"]["number"]
     last = check(figures, period, number, ("figures", "period"), size, root)
@@ -152,15 +193,65 @@ def main(file, key_text):
     stated = {sum["class"]: [amount(sum[name]) for name in AMOUNTS] for sum in document["sums"]}
     if stated != sums or [sum["class"] for sum in document["sums"]] != sorted(sums):
         refuse("its sums are not those of its rows and corrections")
+    shown = ""
     for number, amounts in sorted(sums.items()):
-        print(f"class {number}:", ", ".join(f"{name} {amount}" for name, amount in zip(AMOUNTS, amounts)))
-    print(f"valid: {ascii(figures['record']['container'])}, {period}, in a log of {size}")
+        shown += f"class {number}: " + ", ".join(f"{name} {amount}" for name, amount in zip(AMOUNTS, amounts)) + "\n"
+    shown += f"valid: {ascii(figures['record']['container'])}, {period}, in a log of {size}"
+    parts = [figures, *document["corrections"], *document.get("keys", [])]
+    entries = {part["entry"]["entry"]: part["entry"] for part in parts}
+    return {
+        "issuer": issuer, "made": document["made"], "size": size, "root": root, "former": former, "revoked": revoked,
+        "entries": entries, "shown": shown,
+    }
+
+
+def check_key(of, key):
+    """That the issuer has this key, or had it before."""
+    public_key(key)
+    if key in of["revoked"]:
+        refuse("the key was revoked from {} on: {}".format(*of["revoked"][key]))
+    if key not in [of["issuer"], *(former for former, _ in of["former"])]:
+        refuse(f"another key signed it: {of['issuer']}")
+
+
+def check_with(of, later):
+    """That a later statement continues the log of this one, and no key was revoked that signed this one."""
+    if later["size"] < of["size"]:
+        refuse("the other statement is not the later one")
+    keys = [key for key, _ in later["former"]]
+    if of["issuer"] not in [*keys, later["issuer"]]:
+        refuse("the later statement is of another issuer")
+    place = keys.index(of["issuer"]) if of["issuer"] in keys else len(keys)
+    two = "two histories were shown: "
+    if of["former"] != later["former"][:place]:
+        refuse(two + "the keys differ")
+    if of["size"] == later["size"] and of["root"] != later["root"]:
+        refuse(two + "the roots differ")
+    if any(later["entries"].get(number, entry) != entry for number, entry in of["entries"].items()):
+        refuse(two + "an entry differs")
+    if place == len(keys):
+        return
+    if of["size"] >= later["former"][place][1]:
+        refuse(two + "its key had been replaced")
+    since, reason = later["revoked"].get(of["issuer"], (None, None))
+    if since and (not TIME.fullmatch(of["made"]) or of["made"] >= since):
+        refuse(f"its key was revoked from {since} on: {reason}")
+    if since:
+        of["shown"] += f"\nthe key was revoked from {since} on, and whoever has it can write an earlier time: {reason}"
+
+
+def main(file, key, later=None):
+    of, newest = statement(file), statement(later or file)
+    check_key(newest, key.strip())
+    if later:
+        check_with(of, newest)
+    print(of["shown"])
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
+    if len(sys.argv) not in (3, 4):
         sys.exit(__doc__)
     try:
-        main(sys.argv[1], sys.argv[2])
+        main(*sys.argv[1:])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         refuse(f"a part of it is missing, or in another form: {error!r}")

@@ -174,7 +174,7 @@ fn an_older_ledger_is_migrated_and_a_newer_one_is_refused() -> Result<()> {
          drop table lineage; drop table quota_track; drop table quota_used; drop table quota_threshold;
          drop table quota_crossing; drop table container_name; drop table interface_owner;
          drop table owner_change; drop table attribution; drop table digest; drop table border; drop table clock;
-         drop table closed_rate; drop table booked; alter table adjustment drop column number;
+         drop table closed_rate; drop table booked; drop table key_change; alter table adjustment drop column number;
          pragma user_version = 1",
     );
     sqlite(&ledger, &former)?;
@@ -187,7 +187,7 @@ fn an_older_ledger_is_migrated_and_a_newer_one_is_refused() -> Result<()> {
     daemon.stop()?;
     let backup = lab.state_dir().join("ledger.sqlite.v1-backup");
     ensure!(sqlite(&backup, "pragma user_version; pragma integrity_check")? == "1\nok");
-    ensure!(sqlite(&ledger, "pragma user_version; pragma integrity_check")? == "12\nok");
+    ensure!(sqlite(&ledger, "pragma user_version; pragma integrity_check")? == "13\nok");
     let packets = "select sum(out_packets) from traffic_5min t join container c on c.id = t.container where name = '101'";
     let live = Counters::at_rest(&lab)?.container("101");
     ensure!(sqlite(&ledger, packets)? == live.out_packets.to_string(), "{live:?}");

@@ -124,7 +124,7 @@ impl StateLock {
         if let Err(error) = remove_unfinished(&self.directory, name) {
             tracing::warn!("cannot remove unfinished files of {}: {error}", path.display());
         }
-        replace_as(&path, bytes, most_bytes, mode)
+        replace_with_mode(&path, bytes, most_bytes, mode)
     }
 }
 
@@ -135,10 +135,14 @@ impl StateLock {
 /// When any step fails, or the content is larger than `most_bytes`, the most that is read. The old file is
 /// kept then.
 pub fn replace(path: &Path, bytes: &[u8], most_bytes: u64) -> anyhow::Result<()> {
-    replace_as(path, bytes, most_bytes, MODE)
+    replace_with_mode(path, bytes, most_bytes, MODE)
 }
 
-fn replace_as(path: &Path, bytes: &[u8], most_bytes: u64, mode: u32) -> anyhow::Result<()> {
+/// As [`replace`], for a file of this mode.
+///
+/// # Errors
+/// As [`replace`].
+pub fn replace_with_mode(path: &Path, bytes: &[u8], most_bytes: u64, mode: u32) -> anyhow::Result<()> {
     if bytes.len() as u64 > most_bytes {
         bail!(
             "cannot write {}: its content would be larger than {}, the most that is read",

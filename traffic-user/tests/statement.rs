@@ -1,7 +1,12 @@
 //! `trafctl statement` and `trafctl verify` as commands: from a ledger to a file, and its check by others.
 #![expect(clippy::unwrap_used, reason = "a test; clippy does not count helpers as such")]
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    path::Path,
+    process::Command,
+};
 
 use jiff::Timestamp;
 use traffic_common::Family;
@@ -95,12 +100,8 @@ fn a_statement_is_checked_by_us_and_by_a_program_that_knows_only_the_page() {
     assert!(table.contains(": flood\n") && table.contains("compare this key"), "{table}");
     assert!(text(directory, &["verify", "a", "--proof"]).starts_with("c2sp.org/tlog-proof@v1\nindex 0\n"));
 
-    let verifier = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/verify_statement.py");
-    let verifier = verifier.to_str().unwrap();
-    // Debian's Python, which has its package for cryptography.
-    let (status, stdout, stderr) = run(directory, "/usr/bin/python3", &[verifier, "a", key.trim()]);
-    assert_eq!((status, stderr.as_str()), (Some(0), ""));
-    assert!(stdout.contains(&format!("in_bytes {to_bill}")), "{stdout}");
+    let (passes, stdout) = check_independently(directory, &["a", key.trim()]);
+    assert!(passes && stdout.contains(&format!("in_bytes {to_bill}")), "{stdout}");
     // It finds what is not so, as well.
     let whole = fs::read_to_string(directory.join("a")).unwrap();
     for (at, (from, to)) in
@@ -110,7 +111,7 @@ fn a_statement_is_checked_by_us_and_by_a_program_that_knows_only_the_page() {
     {
         let name = format!("changed-{at}");
         fs::write(directory.join(&name), whole.replacen(from, to, 1)).unwrap();
-        assert_eq!(run(directory, "/usr/bin/python3", &[verifier, &name, key.trim()]).0, Some(1), "{from}");
+        assert!(!check_independently(directory, &[&name, key.trim()]).0, "{from}");
         let (status, stdout, stderr) = trafctl(directory, &["verify", &name]);
         assert_eq!((status, stdout.as_str()), (Some(1), ""), "{from}");
         assert!(stderr.starts_with(&format!("trafctl: {name}: ")), "{stderr}");
@@ -192,4 +193,145 @@ fn what_cannot_be_stated_is_refused_with_what_to_do() {
     let done = Command::new("sqlite3").arg(&ledger).arg(change).status().unwrap();
     assert!(done.success());
     refused(&["statement", "2026-11", "--container", "101"], "does not match its rows");
+}
+
+/// The verifier that is part of the documentation, in Debian's Python, which has its package for cryptography.
+fn check_independently(directory: &Path, arguments: &[&str]) -> (bool, String) {
+    let verifier = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/verify_statement.py");
+    let arguments = [&[verifier.to_str().unwrap()], arguments].concat();
+    let (status, stdout, stderr) = run(directory, "/usr/bin/python3", &arguments);
+    assert!(!stderr.contains("Traceback"), "{stderr}");
+    (status == Some(0), stdout + &stderr)
+}
+
+fn modes_of_keys(directory: &Path) -> Vec<(String, u32)> {
+    let files = fs::read_dir(directory).unwrap().map(Result::unwrap);
+    let named =
+        files.map(|file| (file.file_name().into_string().unwrap(), file.metadata().unwrap().mode() & 0o777));
+    let mut keys: Vec<_> = named.filter(|(name, _)| name.contains("statement.key")).collect();
+    keys.sort();
+    keys
+}
+
+#[test]
+fn a_key_is_replaced_and_revoked_in_the_log() {
+    let file = state_dir();
+    let directory = file.dir.path();
+    let state = |path: &str| directory.join(path);
+    let of_101 = |out: &str| text(directory, &["statement", "2026-11", "--container", "101", "--out", out]);
+    let first = text(directory, &["statement", "key", "--new", "billing.example.com/a"]);
+    of_101("first");
+    // Without --yes, nothing happens.
+    let (status, stdout, _) = trafctl(directory, &["statement", "key", "--rotate"]);
+    assert!(
+        status == Some(1) && stdout.contains("as entry 3 of the log") && stdout.contains("--yes"),
+        "{stdout}"
+    );
+    assert_eq!(text(directory, &["statement", "key"]), first);
+    let audited = || text(directory, &["audit"]);
+    assert!(audited().contains("2 entries of the chain"), "{}", audited());
+
+    let (status, second, stderr) = trafctl(directory, &["statement", "key", "--rotate", "--yes"]);
+    assert!(status == Some(0) && stderr.contains("publish the new key"), "{stderr}");
+    assert!(second != first && second.starts_with("billing.example.com/a+"), "{second}");
+    assert_eq!(text(directory, &["statement", "key"]), second);
+    assert_eq!(modes_of_keys(directory), [("statement.key".to_owned(), 0o600)]);
+    assert!(audited().contains("3 entries of the chain"), "{}", audited());
+    of_101("second");
+    let (first, second) = (first.trim(), second.trim());
+    // Who has the first key accepts both, as does who has the second one and a later statement.
+    for key in [first, second] {
+        let shown = text(directory, &["verify", "second", "--key", key]);
+        assert_eq!(shown.contains("it followed the key that was given"), key == first, "{shown}");
+        assert!(check_independently(directory, &["second", key]).0);
+        text(directory, &["verify", "first", "--key", key, "--with", "second"]);
+        assert!(check_independently(directory, &["first", key, "second"]).0);
+    }
+    assert_eq!(trafctl(directory, &["verify", "first", "--key", second]).0, Some(1));
+    assert!(!check_independently(directory, &["first", second]).0);
+
+    // The first key leaked: what says that it was made since is refused.
+    let revoke = ["statement", "key", "--revoke", first, "--reason", "laptop stolen", "--from"];
+    let of = |from: &'static str, yes: &[&'static str]| [&revoke[..], &[from], yes].concat();
+    let (status, stdout, _) = trafctl(directory, &of("2026-11-20", &[]));
+    assert!(status == Some(1) && stdout.contains("nothing was written"), "{stdout}");
+    let done = text(directory, &of("2026-11-20", &["--yes"]));
+    assert!(done.contains("from 2026-11-20T00:00:00Z on") && done.contains("written as entry 4"), "{done}");
+    of_101("third");
+    for (arguments, key) in [
+        (&["verify", "first", "--with", "third"][..], second),
+        (&["verify", "third", "--key", first], first),
+        (&["verify", "first", "--key", first, "--with", "third"], first),
+    ] {
+        let (status, stdout, stderr) = trafctl(directory, arguments);
+        assert_eq!((status, stdout.as_str()), (Some(1), ""), "{arguments:?}");
+        assert!(stderr.contains("was revoked from 2026-11-20T00:00:00Z on: laptop stolen"), "{stderr}");
+        let later: &[&str] = if arguments.contains(&"--with") { &["third"] } else { &[] };
+        let (passes, printed) = check_independently(directory, &[&[arguments[1], key], later].concat());
+        assert!(!passes && printed.contains("laptop stolen"), "{printed}");
+    }
+    let json = text(directory, &["verify", "third", "--key", second, "--format", "json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["revoked"][0]["key"], &json["log_size"]), (&first.into(), &4.into()));
+    // Alone, the first statement is as good as ever: nobody can know.
+    text(directory, &["verify", "first", "--key", first]);
+
+    let refused = |arguments: &[&str], expected: &str| {
+        let (status, _, stderr) = trafctl(directory, arguments);
+        assert_eq!(status, Some(1), "{arguments:?}");
+        assert!(stderr.contains(expected), "{arguments:?}: {stderr}");
+    };
+    refused(&of("2026-11-20", &["--yes"]), "was revoked already");
+    let other = text(directory, &["statement", "key", "--new", "a", "--key", "other.key"]);
+    for (key, why) in [(second, "is the key that signs"), (other.trim(), "no earlier key of this log")] {
+        refused(&["statement", "key", "--revoke", key, "--reason", "x", "--yes"], why);
+    }
+    refused(&["statement", "key", "--rotate", "--key", "other.key"], "another key signs by now");
+    refused(
+        &["statement", "2026-11", "--container", "101", "--key", "other.key"],
+        "another key signs by now",
+    );
+    refused(&["statement", "key", "--yes"], "--yes confirms");
+    refused(&["verify", "third", "--with", "first"], "give the later one");
+    fs::write(state("key"), second).unwrap();
+    assert!(
+        text(directory, &["verify", "third", "--key", "key"]).contains("revoked: billing.example.com/a+")
+    );
+}
+
+/// At each moment at which a rotation may be interrupted, the same command completes it.
+#[test]
+fn an_interrupted_rotation_is_completed() {
+    let file = state_dir();
+    let directory = file.dir.path();
+    let [present, next, kept] =
+        ["statement.key", "statement.key.next", "kept"].map(|name| directory.join(name));
+    let first = text(directory, &["statement", "key", "--new", "billing.example.com/a"]);
+    fs::copy(&present, &kept).unwrap();
+    let rotate = || trafctl(directory, &["statement", "key", "--rotate", "--yes"]).1;
+    let second = rotate();
+    // The entry was appended, and the new file did not take its place.
+    fs::rename(&present, &next).unwrap();
+    fs::copy(&kept, &present).unwrap();
+    let (status, _, stderr) = trafctl(directory, &["statement", "2026-11", "--container", "101"]);
+    assert!(status == Some(1) && stderr.contains("was interrupted, run it again"), "{stderr}");
+    let preview = trafctl(directory, &["statement", "key", "--rotate"]).1;
+    assert!(preview.contains("would be completed"), "{preview}");
+    assert_eq!(rotate(), second);
+    assert_eq!(modes_of_keys(directory), [("statement.key".to_owned(), 0o600)]);
+    assert!(text(directory, &["audit"]).contains("3 entries of the chain"));
+    // The new key was written, and no entry: it is the one that comes next.
+    let third = text(directory, &["statement", "key", "--new", "billing.example.com/a", "--key", "third"]);
+    let salts = |path: &Path| fs::read_to_string(path).unwrap().lines().last().unwrap().to_owned();
+    let own = fs::read_to_string(directory.join("third")).unwrap();
+    fs::write(&next, own.replace(&salts(&directory.join("third")), &salts(&present))).unwrap();
+    let (status, _, stderr) = trafctl(directory, &["statement", "key", "--rotate", "--yes"]);
+    assert!(status == Some(1) && stderr.contains("others than its owner"), "{stderr}");
+    fs::set_permissions(&next, fs::Permissions::from_mode(0o600)).unwrap();
+    assert_eq!(rotate(), third);
+    text(directory, &["statement", "2026-11", "--container", "101", "--out", "a"]);
+    for key in [first, second, third] {
+        text(directory, &["verify", "a", "--key", key.trim()]);
+        assert!(check_independently(directory, &["a", key.trim()]).0);
+    }
 }

@@ -209,7 +209,7 @@ mod tests {
         assert_eq!(place, None);
         assert_eq!(conn.query_row("SELECT count(*) FROM booked", [], |row| row.get(0)), Ok(0));
         assert_eq!(conn.query_row("SELECT count(number) FROM adjustment", [], |row| row.get(0)), Ok(0));
-        assert_eq!(user_version(&path), 13);
+        assert_eq!(user_version(&path), 14);
         let backup = dir.path().join("ledger.sqlite.v1-backup");
         assert_eq!(user_version(&backup), 1);
         let name: String = Connection::open(backup)
@@ -217,8 +217,8 @@ mod tests {
             .query_row("SELECT name FROM node", [], |row| row.get(0))
             .unwrap();
         assert_eq!(name, "n1");
-        assert!(matches!(open(&path, &quiet()), Err(LedgerError::Newer { found: 13, known: 12, .. })));
-        assert!(matches!(open_read_only(&path), Err(LedgerError::Newer { found: 13, known: 12, .. })));
+        assert!(matches!(open(&path, &quiet()), Err(LedgerError::Newer { found: 14, known: 13, .. })));
+        assert!(matches!(open_read_only(&path), Err(LedgerError::Newer { found: 14, known: 13, .. })));
     }
 
     fn open_from_eight_threads(path: &Path, migrations: &'static [Migration]) {

@@ -1,10 +1,12 @@
 //! `trafctl statement` and `trafctl verify`: what a container carried in a closed month, signed, and checked.
 
+mod key;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
-use traffic_statement::{InPage, PAGE, PublicKey, page_of, statement_in, verify};
+use traffic_statement::{InPage, PAGE, PublicKey, Verified, page_of, statement_in, verify};
 
 use crate::{
     cli::{Done, Format, Global, output::print_bytes, picture, print},
@@ -51,31 +53,22 @@ pub struct Options {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Print the public key of statements, or make a new key
-    ///
-    /// Publish the public key where your customers find it, such as on your web site. The secret key is in a file
-    /// that nobody else may read. Keep a copy of it.
-    #[command(after_long_help = "Examples:\n  \
-        trafctl statement key --new billing.example.com   make a key\n  \
-        trafctl statement key                             print its public key")]
-    Key {
-        /// Make a new key of this name, which says who signs
-        #[arg(long, value_name = "NAME")]
-        new: Option<String>,
-        /// File of the key [default: statement.key in the state directory]
-        #[arg(long, value_name = "FILE")]
-        key: Option<PathBuf>,
-    },
+    Key(key::Options),
 }
 
 /// Check a statement, without root and without a ledger
 ///
 /// Checks the signature, that the log has the figures and corrections, and that the sums are theirs. The error says
-/// what is wrong. Compare the key with the one that the issuer publishes, or give that one with --key.
+/// what is wrong. Compare the key with the one that the issuer publishes, or give that one with --key. An earlier key that
+/// was not revoked will do: the statement proves that its own key followed it.
+///
+/// A later statement of the same issuer, given with --with, shows whether the key was revoked since, and whether both are
+/// of one log.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     trafctl verify 101.statement\n  \
     trafctl verify 101.statement --key billing.example.com+0123abcd+AZZj...\n  \
+    trafctl verify 101-october.statement --with 101-november.statement\n  \
     trafctl verify 101.statement --proof   print the proof for other tools (C2SP tlog-proof)\n  \
     trafctl verify --html > verify.html    write a page that checks statements in a browser, offline")]
 pub struct VerifyOptions {
@@ -85,11 +78,14 @@ pub struct VerifyOptions {
     /// The public key that must have signed it, or a file with it
     #[arg(long, value_name = "KEY")]
     key: Option<String>,
+    /// A later statement of the same issuer, or the page with it: refuse what it contradicts
+    #[arg(long = "with", value_name = "LATER")]
+    later: Option<PathBuf>,
     /// Print the proof that the log has the month
     #[arg(long, conflicts_with = "format")]
     proof: bool,
     /// Print a page that checks statements in a browser, without a network
-    #[arg(long, conflicts_with_all = ["file", "key", "proof", "format"])]
+    #[arg(long, conflicts_with_all = ["file", "key", "later", "proof", "format"])]
     html: bool,
     /// Output format
     #[arg(long, value_enum, default_value_t)]
@@ -100,25 +96,14 @@ pub struct VerifyOptions {
 const MOST_BYTES: u64 = 64 << 20;
 
 pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
-    let path =
-        |given: &Option<PathBuf>| given.clone().unwrap_or_else(|| statement::default_path(&global.state_dir));
-    if let Some(Action::Key { new, key }) = &options.action {
-        let path = path(key);
-        let keys = match new {
-            Some(name) => {
-                Keys::generate(name)?.write(&path)?;
-                // What is in the file counts.
-                Keys::read(&path)?
-            }
-            None => Keys::read(&path)?,
-        };
-        print(&format!("{}\n", keys.key.public()))?;
-        return Ok(Done::Success);
+    if let Some(Action::Key(options)) = &options.action {
+        return key::run(global, options);
     }
     let (Some(month), Some(container)) = (&options.month, &options.container) else {
         anyhow::bail!("a statement needs a month and --container");
     };
-    let keys = Keys::read(&path(&options.key))?;
+    let path = options.key.clone().unwrap_or_else(|| statement::default_path(&global.state_dir));
+    let keys = Keys::read(&path)?;
     let public = keys.key.public().clone();
     let ledger = global.ledger()?;
     let text = statement::make(&ledger, (month, container), &global.class_names(), keys, time::now()?)?;
@@ -135,23 +120,44 @@ pub(super) fn check(options: &VerifyOptions) -> anyhow::Result<Done> {
         return Ok(Done::Success);
     };
     let key = options.key.as_deref().map(public_key).transpose()?;
-    let text = match file.as_path() {
-        path if path == Path::new("-") => {
-            let bytes = files::read_bounded(std::io::stdin().lock(), MOST_BYTES)
-                .context("cannot read standard input")?;
-            String::from_utf8(bytes).context("standard input is no statement")?
+    let given = key.as_ref();
+    let (verified, own_page, with) = match &options.later {
+        None => {
+            let (verified, own_page) = checked(file, given)?;
+            (verified, own_page, None)
         }
-        path => {
-            let bytes =
-                files::read(path, MOST_BYTES).with_context(|| format!("cannot read {}", path.display()))?;
-            String::from_utf8(bytes).with_context(|| format!("{} is no statement", path.display()))?
+        Some(later) => {
+            // The later one says which keys may have signed the other.
+            let (later, _) = checked(later, given)?;
+            let (verified, own_page) = checked(file, None)?;
+            let revoked = verified.check_with(&later).with_context(|| format!("{}", file.display()))?;
+            (verified, own_page, Some(render::With { later, revoked }))
         }
+    };
+    print(&match options.format {
+        _ if options.proof => verified.tlog_proof,
+        Format::Table => render::text(&verified, given, with.as_ref()),
+        Format::Json => render::document(&verified, given, with.as_ref(), own_page)?,
+    })?;
+    Ok(Done::Success)
+}
+
+/// Reads and checks a statement, by a key if one was given. Also whether the page that it is in is our own.
+fn checked(file: &Path, key: Option<&PublicKey>) -> anyhow::Result<(Verified, Option<bool>)> {
+    let text = if file == Path::new("-") {
+        let bytes =
+            files::read_bounded(std::io::stdin().lock(), MOST_BYTES).context("cannot read standard input")?;
+        String::from_utf8(bytes).context("standard input is no statement")?
+    } else {
+        let bytes =
+            files::read(file, MOST_BYTES).with_context(|| format!("cannot read {}", file.display()))?;
+        String::from_utf8(bytes).with_context(|| format!("{} is no statement", file.display()))?
     };
     let (note, own_page) = match statement_in(&text) {
         Some(InPage { note, is_own_page }) => (note, Some(is_own_page)),
         None => (text, None),
     };
-    let verified = verify(&note, key.as_ref()).with_context(|| format!("{}", file.display()))?;
+    let verified = verify(&note, key).with_context(|| format!("{}", file.display()))?;
     if own_page == Some(false) {
         tracing::warn!(
             "{} is not the page that this version of trafctl makes, but one of another version, or a changed one: what \
@@ -159,12 +165,7 @@ pub(super) fn check(options: &VerifyOptions) -> anyhow::Result<Done> {
             file.display()
         );
     }
-    print(&match options.format {
-        _ if options.proof => verified.tlog_proof,
-        Format::Table => render::text(&verified, key.is_some()),
-        Format::Json => render::document(&verified, key.is_some(), own_page)?,
-    })?;
-    Ok(Done::Success)
+    Ok((verified, own_page))
 }
 
 /// A key as its text, or the path of a file with it.

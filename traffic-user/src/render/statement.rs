@@ -1,7 +1,7 @@
 //! A verified statement, as text for people and as a document.
 
 use serde::Serialize;
-use traffic_statement::{Record, Verified};
+use traffic_statement::{PublicKey, Record, Revoked, Verified};
 
 use super::{columns, json, look::printable};
 
@@ -13,6 +13,18 @@ struct Checked<'a> {
     key: String,
     /// Whether the key was given from elsewhere.
     key_compared: bool,
+    /// The key that was given, where the statement proves that its own key followed it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    earlier_key: Option<String>,
+    /// Keys whose statements are refused from a time on, as the newest log that was given says.
+    #[serde(skip_serializing_if = "<[Revoked]>::is_empty")]
+    revoked: &'a [Revoked],
+    /// Number of entries in the log of the later statement that was compared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    later_log_size: Option<u64>,
+    /// The revocation of the statement's key, before which it says that it was made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_revoked: Option<&'a Revoked>,
     /// For a statement in a page: whether the page is the one that this version makes.
     #[serde(skip_serializing_if = "Option::is_none")]
     own_page: Option<bool>,
@@ -21,15 +33,37 @@ struct Checked<'a> {
     statement: &'a traffic_statement::Document,
 }
 
+/// A later statement that another one was compared with.
+#[derive(Debug)]
+pub struct With {
+    /// The later one.
+    pub later: Verified,
+    /// The revocation of the other one's key, before which it says that it was made.
+    pub revoked: Option<Revoked>,
+}
+
+fn newest<'a>(verified: &'a Verified, with: Option<&'a With>) -> &'a Verified {
+    with.map_or(verified, |with| &with.later)
+}
+
 /// What a statement says and what was checked, as a document.
 ///
 /// # Errors
 /// When it cannot be serialised.
-pub fn document(verified: &Verified, key_compared: bool, own_page: Option<bool>) -> anyhow::Result<String> {
+pub fn document(
+    verified: &Verified,
+    given: Option<&PublicKey>,
+    with: Option<&With>,
+    own_page: Option<bool>,
+) -> anyhow::Result<String> {
     json::document(&Checked {
         valid: true,
         key: verified.key.to_string(),
-        key_compared,
+        key_compared: given.is_some(),
+        earlier_key: given.filter(|given| **given != verified.key).map(ToString::to_string),
+        revoked: newest(verified, with).keys.revoked(),
+        later_log_size: with.map(|with| with.later.log_size),
+        key_revoked: with.and_then(|with| with.revoked.as_ref()),
         own_page,
         log_size: verified.log_size,
         container: verified.document.container(),
@@ -38,7 +72,7 @@ pub fn document(verified: &Verified, key_compared: bool, own_page: Option<bool>)
 }
 
 /// The same as text.
-pub fn text(verified: &Verified, key_compared: bool) -> String {
+pub fn text(verified: &Verified, given: Option<&PublicKey>, with: Option<&With>) -> String {
     let document = &verified.document;
     let period = &document.period;
     let now = document.container_now.as_ref().map_or_else(String::new, |now| format!(" (now {now})"));
@@ -99,13 +133,24 @@ pub fn text(verified: &Verified, key_compared: bool) -> String {
         );
     }
     text += &format!(
-        "valid: signed, in the log of {} closed months and corrections, and the sums are those of the figures\nkey: {}\n",
+        "valid: signed, in the log of {} entries, and the sums are those of the figures\nkey: {}\n",
         verified.log_size, verified.key
     );
-    text += match key_compared {
-        true => "it is the key that was given\n",
-        false => "compare this key with the one that the issuer publishes, or give that one with --key\n",
+    text += match given {
+        Some(given) if *given == verified.key => "it is the key that was given\n",
+        Some(_) if with.is_some() => "it is a key of the log that the given key signs, or that signs since\n",
+        Some(_) => "it followed the key that was given, by signatures of both that are in the log\n",
+        None => "compare this key with the one that the issuer publishes, or give that one with --key\n",
     };
+    for revoked in newest(verified, with).keys.revoked() {
+        text += &format!("revoked: {}, from {} on: {}\n", revoked.key, revoked.from, revoked.reason);
+    }
+    if let Some(With { later, revoked }) = with {
+        text += &format!("the statement of {} contradicts nothing of this one\n", later.document.made);
+        if revoked.is_some() {
+            text += "this key was revoked later. Whoever has it can write an earlier time, too: ask for a new statement\n";
+        }
+    }
     // Texts of others may have what a terminal obeys.
     text.lines().map(|line| printable(line) + "\n").collect()
 }

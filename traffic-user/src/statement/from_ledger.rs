@@ -60,20 +60,23 @@ pub fn make(
         class_tables: class_tables(ledger, month, number)?,
     };
     let mut issuing = issue(Log::new(keys.salts), facts);
-    ledger.frozen_entries(|entry| append(&mut issuing, &entry.period, &entry.hash, entry.content))?;
+    ledger.frozen_entries(|entry| append(&mut issuing, &entry.hash, entry.content))?;
     Ok(issuing.finish(&keys.key)?)
 }
 
-fn append(issuing: &mut Issuing, period: &str, hash: &str, content: Frozen) -> anyhow::Result<()> {
+fn append(issuing: &mut Issuing, hash: &str, content: Frozen) -> anyhow::Result<()> {
     match content {
-        Frozen::Period(containers) => {
+        Frozen::Period(period, containers) => {
             let records: Vec<Record> =
-                containers.into_iter().map(|container| figures(period, container)).collect();
-            issuing.entry((Kind::Period, period, hash), &records)?;
+                containers.into_iter().map(|container| figures(&period, container)).collect();
+            issuing.entry((Kind::Period, Some(&period), hash), &records)?;
         }
         Frozen::Correction(number, adjustment) => {
-            issuing.entry((Kind::Correction, period, hash), &[correction(number, adjustment)])?;
+            let period = adjustment.period.clone();
+            let record = correction(number, adjustment);
+            issuing.entry((Kind::Correction, Some(&period), hash), &[record])?;
         }
+        Frozen::KeyChange(note) => issuing.entry((Kind::Key, None, hash), &[Record::Key { note }])?,
     }
     Ok(())
 }
@@ -184,8 +187,8 @@ fn counts(figures: &Figures) -> Counts {
 fn class_tables(ledger: &Ledger, month: &str, number: i64) -> anyhow::Result<Vec<ClassTable>> {
     let mut hashes = BTreeSet::new();
     ledger.frozen_entries(|entry| -> anyhow::Result<()> {
-        if let Frozen::Period(containers) = entry.content
-            && entry.period == month
+        if let Frozen::Period(period, containers) = entry.content
+            && period == month
         {
             let own = containers.into_iter().filter(|container| container.number == number);
             hashes.extend(own.flat_map(|container| container.rows).map(|row| row.class_table));
@@ -202,7 +205,7 @@ fn class_tables(ledger: &Ledger, month: &str, number: i64) -> anyhow::Result<Vec
 }
 
 /// A time in UTC without fractions of a second.
-fn seconds(time: Timestamp) -> String {
+pub(super) fn seconds(time: Timestamp) -> String {
     Timestamp::from_second(time.as_second()).unwrap_or(time).to_string()
 }
 

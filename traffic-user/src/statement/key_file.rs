@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use traffic_statement::{Salts, SecretKey};
 
-use crate::files;
+use crate::{files, state_file};
 
 /// The name of the file in the state directory.
 const NAME: &str = "statement.key";
@@ -73,18 +73,39 @@ impl Keys {
         Ok(Self { key: SecretKey::parse(key)?, salts: Salts::parse(salts)? })
     }
 
-    /// Writes them to a file that must not exist.
+    /// A new key of the same name, with the same salts: the log goes on.
     ///
     /// # Errors
-    /// When it exists, or cannot be written.
-    pub fn write(&self, path: &Path) -> anyhow::Result<()> {
-        let text = format!(
+    /// When the system has no random bytes.
+    pub fn successor(&self) -> anyhow::Result<Self> {
+        let salts = Salts::parse(&self.salts.secret_text())?;
+        Ok(Self { key: SecretKey::generate(self.key.public().name())?, salts })
+    }
+
+    fn text(&self) -> String {
+        format!(
             "# The secret key of statements. Keep a copy where only you can read it: without these two lines, later\n\
              # statements do not continue the log of earlier ones. Its public key:\n# {}\n{}\n{}\n",
             self.key.public(),
             self.key.secret_text(),
             self.salts.secret_text()
-        );
+        )
+    }
+
+    /// Writes them to a file, which they replace as a whole. After return, it survives a power loss.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn replace(&self, path: &Path) -> anyhow::Result<()> {
+        state_file::replace_with_mode(path, self.text().as_bytes(), MOST_BYTES, MODE)
+    }
+
+    /// Writes them to a file that must not exist.
+    ///
+    /// # Errors
+    /// When it exists, or cannot be written.
+    pub fn write(&self, path: &Path) -> anyhow::Result<()> {
+        let text = self.text();
         let mut file = match File::options().write(true).create_new(true).mode(MODE).open(path) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => bail!(
                 "{} exists, and statements that were made with it would no longer be continued; move it away first",
@@ -92,13 +113,25 @@ impl Keys {
             ),
             other => other.with_context(|| format!("cannot write {}", path.display()))?,
         };
-        let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+        let written = file
+            .write_all(text.as_bytes())
+            .and_then(|()| file.sync_all())
+            .and_then(|()| sync_directory(path));
         if written.is_err() {
             // A part of a key is no use, and would be in the way of the next one.
             let _nothing_to_remove = fs::remove_file(path);
         }
         written.with_context(|| format!("cannot write {}", path.display()))
     }
+}
+
+/// Makes the name of a file survive a power loss.
+///
+/// # Errors
+/// When the directory cannot be read or written.
+pub(super) fn sync_directory(path: &Path) -> std::io::Result<()> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 #[cfg(test)]

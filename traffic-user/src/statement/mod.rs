@@ -4,8 +4,10 @@
 //! | file | owns |
 //! |---|---|
 //! | `key_file` | the file with the secret key and the secret for salts |
+//! | `changes` | rotation and revocation of the key, as entries of the ledger's chain |
 //! | `from_ledger` | what a statement says, from the ledger |
 
+pub mod changes;
 mod from_ledger;
 mod key_file;
 

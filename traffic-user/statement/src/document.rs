@@ -6,7 +6,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use crate::log::{Entry, Proof};
+use crate::log::{Entry, Kind, Proof};
 
 /// The first value of each document: what it is, and the version of its format.
 pub(crate) const FORMAT: &str = "trafctl-statement/1";
@@ -128,7 +128,8 @@ impl ClosedRate {
     }
 }
 
-/// What is behind a leaf: the part of a closed month, or a correction, that concerns one container.
+/// What is behind a leaf: the part of a closed month, or a correction, that concerns one container; or a change of the
+/// key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Record {
@@ -165,15 +166,30 @@ pub enum Record {
         /// Why it was made.
         reason: String,
     },
+    /// A change of the key that signs.
+    Key {
+        /// What changes, signed.
+        note: String,
+    },
 }
 
 impl Record {
-    /// Month and number of the container.
-    pub(crate) fn subject(&self) -> (&str, i64) {
+    /// Month and number of the container. A change of the key has neither.
+    pub(crate) fn subject(&self) -> (Option<&str>, i64) {
         match self {
             Self::Figures { period, number, .. } | Self::Correction { period, number, .. } => {
-                (period, *number)
+                (Some(period), *number)
             }
+            Self::Key { .. } => (None, 0),
+        }
+    }
+
+    /// What its entry is about.
+    pub(crate) const fn kind(&self) -> Kind {
+        match self {
+            Self::Figures { .. } => Kind::Period,
+            Self::Correction { .. } => Kind::Correction,
+            Self::Key { .. } => Kind::Key,
         }
     }
 }
@@ -291,6 +307,9 @@ pub struct Document {
     pub sums: Vec<Sum>,
     pub(crate) figures: Proven,
     pub(crate) corrections: Vec<Proven>,
+    /// Changes of the key, in the order of the log; absent if there were none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) keys: Vec<Proven>,
     /// What is missing.
     pub gaps: Vec<GapLine>,
     /// What was counted on each day with traffic.
@@ -312,6 +331,7 @@ impl Document {
     pub fn container(&self) -> &str {
         match &self.figures.record {
             Record::Figures { container, .. } | Record::Correction { container, .. } => container,
+            Record::Key { .. } => "",
         }
     }
 

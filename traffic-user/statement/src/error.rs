@@ -23,6 +23,21 @@ pub enum StatementError {
         /// The key that was given.
         expected: String,
     },
+    /// A key that was to count no longer signed, or was to be the one that signs.
+    #[error("{key} was revoked from {from} on: {reason}{then}")]
+    Revoked {
+        /// The key.
+        key: String,
+        /// From when on.
+        from: String,
+        /// Why.
+        reason: String,
+        /// What follows from that here.
+        then: String,
+    },
+    /// Two texts of the same issuer show two logs.
+    #[error("two histories were shown: {0}; keep both files, which prove it")]
+    TwoHistories(String),
     /// Signed, but its parts do not agree.
     #[error("the parts of the statement contradict each other: {0}")]
     Contradiction(String),

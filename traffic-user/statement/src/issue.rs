@@ -9,6 +9,7 @@ use crate::{
         Sum,
     },
     error::StatementError,
+    keys::KeyHistory,
     log::{Kind, Log, Place},
     note::SecretKey,
 };
@@ -47,11 +48,12 @@ pub struct Issuing {
     facts: Facts,
     figures: Option<(Record, Place)>,
     corrections: Vec<(Record, Place)>,
+    keys: Vec<(Record, Place)>,
 }
 
 /// Begins a statement. `log` is empty.
 pub const fn issue(log: Log, facts: Facts) -> Issuing {
-    Issuing { log, facts, figures: None, corrections: Vec::new() }
+    Issuing { log, facts, figures: None, corrections: Vec::new(), keys: Vec::new() }
 }
 
 impl Issuing {
@@ -59,15 +61,24 @@ impl Issuing {
     ///
     /// # Errors
     /// When an amount cannot be written.
-    pub fn entry(&mut self, entry: (Kind, &str, &str), records: &[Record]) -> Result<(), StatementError> {
+    pub fn entry(
+        &mut self,
+        entry: (Kind, Option<&str>, &str),
+        records: &[Record],
+    ) -> Result<(), StatementError> {
         let (kind, period, _) = entry;
-        let number = self.facts.number;
-        let Some(place) = self.log.append(entry, records, number)? else { return Ok(()) };
-        let own = records.iter().find(|record| record.subject() == (self.facts.period.name.as_str(), number));
-        if let Some(own) = own.filter(|_| period == self.facts.period.name) {
+        // A change of the key concerns everybody.
+        let wanted = match kind {
+            Kind::Key => (None, 0),
+            Kind::Period | Kind::Correction => (Some(self.facts.period.name.as_str()), self.facts.number),
+        };
+        let Some(place) = self.log.append(entry, records, wanted.1)? else { return Ok(()) };
+        let own = records.iter().find(|record| record.subject() == wanted);
+        if let Some(own) = own.filter(|_| period == wanted.0) {
             match kind {
                 Kind::Period => self.figures = Some((own.clone(), place)),
                 Kind::Correction => self.corrections.push((own.clone(), place)),
+                Kind::Key => self.keys.push((own.clone(), place)),
             }
         }
         Ok(())
@@ -76,9 +87,16 @@ impl Issuing {
     /// The statement, signed: a note whose text is one line of JSON.
     ///
     /// # Errors
-    /// When the month has no figures of the container.
+    /// When the month has no figures of the container, or another key signs by now.
     pub fn finish(self, key: &SecretKey) -> Result<String, StatementError> {
-        let Self { log, facts, figures, corrections } = self;
+        let Self { log, facts, figures, corrections, keys } = self;
+        let mut history = KeyHistory::default();
+        for (record, place) in &keys {
+            if let Record::Key { note } = record {
+                history.take(note, place.entry.entry)?;
+            }
+        }
+        history.check_signer(key.public())?;
         let (figures, place) = figures.ok_or_else(|| {
             StatementError::Facts(format!("the container has no figures in {}", facts.period.name))
         })?;
@@ -87,6 +105,7 @@ impl Issuing {
             Proven { record, entry: place.entry, proof }
         };
         let corrections: Vec<Proven> = corrections.into_iter().map(proven).collect();
+        let keys = keys.into_iter().map(proven).collect();
         let figures = proven((figures, place));
         let sums = sums_of(&figures.record, corrections.iter().map(|one| &one.record))
             .into_iter()
@@ -102,6 +121,7 @@ impl Issuing {
             sums,
             figures,
             corrections,
+            keys,
             gaps: facts.gaps,
             days: facts.days,
             dropped: facts.dropped,

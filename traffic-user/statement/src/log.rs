@@ -1,4 +1,4 @@
-//! The log: a leaf for each closed month and each correction, in the order of the ledger's chain.
+//! The log: a leaf for each closed month, each correction and each change of the key, in the order of the ledger's chain.
 //!
 //! A leaf covers the chain's hash, and the root of a tree of records: one for each container of the month, with a salt
 //! in front of each, in the order of their hashes. So a proof shows of the other containers how many there are, and
@@ -78,6 +78,8 @@ pub enum Kind {
     Period,
     /// A correction.
     Correction,
+    /// A change of the key that signs.
+    Key,
 }
 
 /// What a leaf of the log covers.
@@ -86,8 +88,9 @@ pub struct Entry {
     /// Number in the ledger's chain, from 1.
     pub(crate) entry: u64,
     pub(crate) kind: Kind,
-    /// The month.
-    pub(crate) period: String,
+    /// The month; absent for a change of the key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) period: Option<String>,
     /// The chain's hash up to here.
     pub(crate) chain: String,
     /// Number of records.
@@ -137,7 +140,7 @@ impl Log {
     /// When the entry has no records, or an amount cannot be written.
     pub(crate) fn append(
         &mut self,
-        (kind, period, chain): (Kind, &str, &str),
+        (kind, period, chain): (Kind, Option<&str>, &str),
         records: &[Record],
         wanted: i64,
     ) -> Result<Option<Place>, StatementError> {
@@ -152,7 +155,7 @@ impl Log {
         let entry = Entry {
             entry: self.leaves.len() as u64 + 1,
             kind,
-            period: period.to_owned(),
+            period: period.map(str::to_owned),
             chain: chain.to_owned(),
             records: tree.len() as u64,
             root: hex(&merkle::root(&tree)),
@@ -229,8 +232,8 @@ impl Checkpoint {
     pub fn check(&self, record: &Record, entry: &Entry, proof: &Proof) -> Result<(), StatementError> {
         let not = |what: String| Err(StatementError::Contradiction(what));
         let (period, number) = record.subject();
-        if period != entry.period {
-            return not(format!("a record of {period} is under an entry of {}", entry.period));
+        if period != entry.period.as_deref() || record.kind() != entry.kind {
+            return not("a record is of another month or kind than its entry".to_owned());
         }
         let leaf = record_hash(record, &hash_of(&proof.salt)?)?;
         let root = merkle::root_of_path(&leaf, proof.index, entry.records, &hashes_of(&proof.path)?);

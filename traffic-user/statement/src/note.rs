@@ -66,23 +66,20 @@ impl PublicKey {
         [hash[0], hash[1], hash[2], hash[3]]
     }
 
-    /// The text of a note that this key, and nobody else, has signed: what others added would be shown to readers who
-    /// take the file for something else, such as a page, and would have passed every check.
+    /// The text of a note that this key, and nobody else, has signed.
     ///
     /// # Errors
-    /// When it is no note, or the signature is missing or wrong.
+    /// As [`open_all`].
     pub(crate) fn open<'n>(&self, note: &'n str) -> Result<&'n str, StatementError> {
-        let (text, signatures) = split(note)?;
-        let Some(line) = signatures.strip_suffix('\n').filter(|line| !line.contains(['\n', '\r'])) else {
-            return Err(StatementError::form("it has not exactly one signature"));
-        };
+        open_all(note, &[self])
+    }
+
+    /// Whether a line is this key's signature of a text.
+    fn has_signed(&self, text: &str, line: &str) -> Result<bool, StatementError> {
         let (name, signature) = signature_of(line)?;
         let signature = signature.strip_prefix(&self.id()).filter(|_| name == self.name);
         let key = UnparsedPublicKey::new(&ED25519, &self.key);
-        match signature {
-            Some(signature) if key.verify(text.as_bytes(), signature).is_ok() => Ok(text),
-            _ => Err(StatementError::Signature { key: self.to_string() }),
-        }
+        Ok(signature.is_some_and(|signature| key.verify(text.as_bytes(), signature).is_ok()))
     }
 }
 
@@ -157,10 +154,49 @@ impl SecretKey {
 
     /// The note of a text, which ends with a line feed.
     pub(crate) fn sign(&self, text: &str) -> String {
+        sign_all(text, &[self])
+    }
+
+    /// The line with the signature of a text.
+    fn signature(&self, text: &str) -> String {
         let signature = self.pair.sign(text.as_bytes());
         let signature = STANDARD.encode([&self.public.id(), signature.as_ref()].concat());
-        format!("{text}\n{SIGNATURE}{} {signature}\n", self.public.name)
+        format!("{SIGNATURE}{} {signature}\n", self.public.name)
     }
+}
+
+/// The note of a text, which ends with a line feed, with the signatures of these keys in this order.
+pub(crate) fn sign_all(text: &str, keys: &[&SecretKey]) -> String {
+    let signatures: String = keys.iter().map(|key| key.signature(text)).collect();
+    format!("{text}\n{signatures}")
+}
+
+/// The text of a note that these keys, in this order, and nobody else have signed: what others added would be shown to
+/// readers who take the file for something else, such as a page, and would have passed every check.
+///
+/// # Errors
+/// When it is no note, or a signature is missing, wrong or one too many.
+pub(crate) fn open_all<'n>(note: &'n str, keys: &[&PublicKey]) -> Result<&'n str, StatementError> {
+    let (text, signatures) = split(note)?;
+    let lines: Vec<&str> = signatures.strip_suffix('\n').unwrap_or_default().split('\n').collect();
+    if lines.len() != keys.len() || signatures.contains('\r') {
+        let count = keys.len();
+        return Err(StatementError::form(format!("the number of its signatures is not {count}")));
+    }
+    for (key, line) in keys.iter().zip(lines) {
+        if !key.has_signed(text, line)? {
+            return Err(StatementError::Signature { key: key.to_string() });
+        }
+    }
+    Ok(text)
+}
+
+/// The text of a note, whoever has signed it.
+///
+/// # Errors
+/// When it is no note.
+pub(crate) fn text_of(note: &str) -> Result<&str, StatementError> {
+    Ok(split(note)?.0)
 }
 
 /// 32 random bytes of the system.

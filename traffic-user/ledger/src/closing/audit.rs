@@ -313,7 +313,7 @@ fn audit_chain(view: &Connection, audit: &mut Audit) -> Result<(), LedgerError> 
         audit.chain_entries += 1;
         audit.chain_hash = Some(hash);
     }
-    for (table, kind) in [("period", "period"), ("adjustment", "adjustment")] {
+    for (table, kind) in [("period", "period"), ("adjustment", "adjustment"), ("key_change", "key")] {
         let sql = format!(
             "SELECT count(*) FROM {table} WHERE id NOT IN (SELECT subject FROM chain WHERE kind = ?1)"
         );

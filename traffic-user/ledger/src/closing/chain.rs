@@ -1,5 +1,5 @@
-//! The chain of closed months and corrections: each entry is a hash over the entry before it and over the rows
-//! of its subject. `docs/ledger-hashes.md` describes it, so that others can verify a file alone.
+//! The chain of closed months, corrections and changes of the key of statements: each entry is a hash over the entry
+//! before it and over the rows of its subject. `docs/ledger-hashes.md` describes it, so that others can verify a file alone.
 //!
 //! New entries have version 2: rows in the encoding of [`crate::encoding`], with the frozen percentiles.
 //! Entries of version 1 were made from Rust's `Debug` notation, and verify forever. After the first entry of
@@ -15,9 +15,9 @@ use crate::{encoding, error::LedgerError};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry<'a> {
     pub seq: i64,
-    /// `period` or `adjustment`.
+    /// `period`, `adjustment` or `key`.
     pub kind: &'a str,
-    /// Id of the period or the adjustment.
+    /// Id of the period, the adjustment or the change of the key.
     pub subject: i64,
     /// Hash of the entry before it.
     pub previous: Option<&'a str>,
@@ -40,6 +40,7 @@ const CLOSED_RATES: &str =
 const ADJUSTMENT: &str =
     "SELECT p.name, a.made, a.container, a.class, a.family, a.in_packets, a.in_bytes, a.out_packets,
     a.out_bytes, a.reason, a.number FROM adjustment a JOIN period p ON p.id = a.period WHERE a.id = ?1";
+const KEY_CHANGE: &str = "SELECT made, note FROM key_change WHERE id = ?1";
 /// Before corrections recorded their container's number.
 const FORMER_ADJUSTMENT: &str =
     "SELECT p.name, a.made, a.container, a.class, a.family, a.in_packets, a.in_bytes, a.out_packets,
@@ -73,6 +74,10 @@ pub(crate) fn matching_version(
     if hash(conn, entry)? == stored {
         return Ok(Some(Version::Two));
     }
+    // Version 1 had no such entries.
+    if entry.kind == "key" {
+        return Ok(None);
+    }
     let is_former = hash_v1(conn, entry, false)? == stored
         || entry.kind == "adjustment" && hash_v1(conn, entry, true)? == stored;
     Ok(is_former.then_some(Version::One))
@@ -83,6 +88,7 @@ pub(crate) fn matching_version(
 fn hash(conn: &Connection, entry: &Entry<'_>) -> Result<String, LedgerError> {
     let statements: &[(&str, &str)] = match entry.kind {
         "period" => &[("period", PERIOD), ("closed_row", CLOSED_ROWS), ("closed_rate", CLOSED_RATES)],
+        "key" => &[("key_change", KEY_CHANGE)],
         _ => &[("adjustment", ADJUSTMENT)],
     };
     let mut hasher = Sha256::new();

@@ -21,8 +21,6 @@ use crate::{
 pub struct FrozenEntry {
     /// SHA-256 of the entry and the chain before it, in hexadecimal.
     pub hash: String,
-    /// The billing month, as `YYYY-MM`.
-    pub period: String,
     /// What it froze.
     pub content: Frozen,
 }
@@ -30,10 +28,12 @@ pub struct FrozenEntry {
 /// What an entry froze.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frozen {
-    /// The month's figures of each container, by number.
-    Period(Vec<FrozenContainer>),
+    /// The figures of each container, by number, in the billing month of this name (`YYYY-MM`).
+    Period(String, Vec<FrozenContainer>),
     /// A correction of the container with this number.
     Correction(i64, Adjustment),
+    /// A change of the key of statements: the signed note.
+    KeyChange(String),
 }
 
 /// The figures of a container in a closed month.
@@ -163,19 +163,25 @@ fn read_entry(view: &Connection, row: &Row<'_>, previous: Option<&str>) -> Resul
              changed them; `trafctl audit` shows what it finds"
         )));
     }
-    let (period, content) = match kind.as_str() {
-        "period" => (name_of(view, subject)?, Frozen::Period(containers_of(view, subject)?)),
+    let content = match kind.as_str() {
+        "period" => Frozen::Period(name_of(view, subject)?, containers_of(view, subject)?),
+        "key" => Frozen::KeyChange(key_change(view, subject)?),
         _ => {
             let (number, adjustment) = correction(view, subject)?;
-            (adjustment.period.clone(), Frozen::Correction(number, adjustment))
+            Frozen::Correction(number, adjustment)
         }
     };
-    Ok(FrozenEntry { hash, period, content })
+    Ok(FrozenEntry { hash, content })
 }
 
 fn name_of(view: &Connection, period: i64) -> Result<String, LedgerError> {
     let find = "SELECT name FROM period WHERE id = ?1";
     Ok(view.prepare_cached(find)?.query_row([period], |row| row.get(0))?)
+}
+
+fn key_change(view: &Connection, id: i64) -> Result<String, LedgerError> {
+    let find = "SELECT note FROM key_change WHERE id = ?1";
+    Ok(view.prepare_cached(find)?.query_row([id], |row| row.get(0))?)
 }
 
 const fn family(number: i64) -> Family {

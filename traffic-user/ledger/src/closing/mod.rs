@@ -1,4 +1,4 @@
-//! Closed months: freezing, correcting and auditing them.
+//! Closed months: freezing, correcting and auditing them; changes of the key that signs statements of them.
 
 pub(crate) mod adjust;
 pub(crate) mod audit;
@@ -9,5 +9,6 @@ pub(crate) mod closed_rates;
 pub(crate) mod correction;
 pub(crate) mod delivered;
 pub(crate) mod frozen;
+pub(crate) mod key_change;
 mod live_counters;
 pub(crate) mod preview;

@@ -37,8 +37,8 @@
 //! **Quotas**: `quota_track` and `quota_used` say what is used of each quota, `quota_threshold` which thresholds are
 //! crossed now, and `quota_crossing` each crossing that was ever found.
 //!
-//! **Gaps**: `gap`. **Closed periods**: `period`, `closed_row`, `closed_rate`, `adjustment` and `chain`; the hash of each
-//! entry of the chain covers the entry before it.
+//! **Gaps**: `gap`. **Closed periods**: `period`, `closed_row`, `closed_rate`, `adjustment`, `key_change` (changes of the
+//! key that signs statements) and `chain`; the hash of each entry of the chain covers the entry before it.
 //!
 //! **PVA**: `pva_counter` and the views `log_def` and `log_data`. SQLite would materialise a view over a
 //! union of levels for each query; choosing the level by `unit` in a subquery lets it seek one container's
@@ -55,7 +55,7 @@ use traffic_model::calendar::Level;
 use crate::days;
 
 use counted::{DROP_READINGS, NAMES, READINGS, UNITS};
-use records::RECORDS;
+use records::{CHAIN, RECORDS};
 
 pub use counted::{ACCOUNTED, CONTROL_TOTALS};
 pub use pva::PVA_RANGES;
@@ -204,6 +204,16 @@ pub fn add_drops() -> String {
     DROP_READINGS.to_owned() + &sums(&kinds) + &packed_days(&kinds) + &views_of(&kinds)
 }
 
+/// SQL that makes room in the chain of a ledger of version 12 for changes of the key of statements.
+pub fn chain_keys() -> String {
+    // A table's checks cannot be changed.
+    format!(
+        "PRAGMA legacy_alter_table = ON; ALTER TABLE chain RENAME TO former_chain; {CHAIN}
+         INSERT INTO chain SELECT seq, kind, subject, hash FROM former_chain; DROP TABLE former_chain;
+         PRAGMA legacy_alter_table = OFF"
+    )
+}
+
 /// The whole schema in its current version.
 pub fn create() -> String {
     let mut sql = NAMES.to_owned();
@@ -215,6 +225,7 @@ pub fn create() -> String {
     sql.push_str(UNITS);
     sql.push_str(TIME);
     sql.push_str(RECORDS);
+    sql.push_str(CHAIN);
     sql.push_str(ATTRIBUTION);
     sql.push_str(NAMES_AND_OWNERS);
     sql.push_str(OUTBOX);

@@ -198,10 +198,20 @@ CREATE TABLE adjustment (
     reason TEXT NOT NULL,
     number INTEGER NOT NULL DEFAULT 0 -- the container's number here, which no retirement changes
 ) STRICT;
+";
+
+/// In this form since version 13: the chain of closed months, corrections and changes of the key of statements, and
+/// those changes.
+pub const CHAIN: &str = "
+CREATE TABLE key_change (
+    id INTEGER PRIMARY KEY,
+    made INTEGER NOT NULL, -- seconds since the Unix epoch
+    note TEXT NOT NULL -- what changes, signed; docs/statement.md describes it
+) STRICT;
 CREATE TABLE chain (
     seq INTEGER PRIMARY KEY,
-    kind TEXT NOT NULL CHECK (kind IN ('period', 'adjustment')),
-    subject INTEGER NOT NULL, -- id of the period or the adjustment
+    kind TEXT NOT NULL CHECK (kind IN ('period', 'adjustment', 'key')),
+    subject INTEGER NOT NULL, -- id of the period, the adjustment or the change of the key
     hash TEXT NOT NULL -- SHA-256 over the hash before and the subject's rows
 ) STRICT;
 ";

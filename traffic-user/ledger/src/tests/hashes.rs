@@ -6,7 +6,7 @@ use rusqlite::params;
 use traffic_model::calendar::Retention;
 
 use crate::{
-    AdjustmentRequest, Ledger, LedgerConfig,
+    AdjustmentRequest, Frozen, FrozenEntry, Ledger, LedgerConfig, LedgerError,
     closing::chain::{Entry, hash_v1},
     digest,
     testing::*,
@@ -138,4 +138,70 @@ fn after_an_entry_of_version_2_none_of_version_1_is_accepted() {
     let copy = file.dir.path().join("copy");
     file.ledger.backup(&copy).unwrap();
     assert!(!verify(&copy).0);
+}
+
+#[test]
+fn a_change_of_the_key_is_an_entry_of_its_own() {
+    let mut file = of_both_versions();
+    let made = time(NOON + 60 * 86_400);
+    let stale = file.ledger.append_key_change("a note\n", made, 3).unwrap_err().to_string();
+    assert!(stale.contains("meanwhile; try again"), "{stale}");
+    let entry = file.ledger.append_key_change("a note\nof M\u{fc}nchen\n\n\u{2014} x y\n", made, 4).unwrap();
+    assert_eq!(entry.seq, 5);
+    assert_eq!(chain_problems(&file.ledger), [""; 0]);
+    let mut entries = Vec::new();
+    let read = file.ledger.frozen_entries(|entry| -> Result<(), LedgerError> {
+        entries.push(entry);
+        Ok(())
+    });
+    read.unwrap();
+    let expected = Frozen::KeyChange("a note\nof M\u{fc}nchen\n\n\u{2014} x y\n".to_owned());
+    assert_eq!(entries.last(), Some(&FrozenEntry { hash: entry.hash, content: expected }));
+    let copy = file.dir.path().join("copy");
+    file.ledger.backup(&copy).unwrap();
+    let (verified, printed) = verify(&copy);
+    assert!(verified && printed.contains("5 key 1: version 2"), "{printed}");
+    for (at, change) in [
+        "UPDATE key_change SET note = note || ' '",
+        "UPDATE key_change SET made = made + 1",
+        "DELETE FROM key_change",
+        "INSERT INTO key_change (made, note) VALUES (1, 'x')",
+        "UPDATE chain SET kind = 'adjustment', subject = 2 WHERE seq = 5",
+    ]
+    .iter()
+    .enumerate()
+    {
+        let copy = copy.with_extension(at.to_string());
+        file.ledger.backup(&copy).unwrap();
+        rusqlite::Connection::open(&copy).unwrap().execute_batch(change).unwrap();
+        let changed = Ledger::open_read_only(&copy).unwrap();
+        assert_ne!(chain_problems(&changed), [""; 0], "{change}");
+        let (verified, printed) = verify(&copy);
+        assert!(!verified && printed.contains("PROBLEM"), "{change}: {printed}");
+    }
+}
+
+/// The chain of a ledger of version 12 continues.
+#[test]
+fn a_migrated_chain_takes_changes_of_the_key() {
+    let mut file = of_both_versions();
+    let before = file.ledger.audit().unwrap().chain_hash;
+    let schema = |ledger: &Ledger| -> String {
+        let find = "SELECT group_concat(sql) FROM sqlite_schema WHERE name IN ('chain', 'key_change')";
+        ledger.conn.query_row(find, [], |row| row.get(0)).unwrap()
+    };
+    let present = schema(&file.ledger);
+    let former = WITHOUT_KEYS.to_owned()
+        + "ALTER TABLE chain RENAME TO old;
+           CREATE TABLE chain (seq INTEGER PRIMARY KEY, kind TEXT NOT NULL CHECK (kind IN ('period', 'adjustment')),
+               subject INTEGER NOT NULL, hash TEXT NOT NULL) STRICT;
+           INSERT INTO chain SELECT * FROM old; DROP TABLE old; PRAGMA user_version = 12";
+    from_outside(&file.ledger, &former);
+    let path = file.ledger.path().to_owned();
+    file.ledger = Ledger::open(&path, LedgerConfig::default()).unwrap();
+    assert_eq!(schema(&file.ledger), present);
+    assert_eq!(file.ledger.audit().unwrap().chain_hash, before);
+    file.ledger.append_key_change("a note\n", time(NOON + 60 * 86_400), 4).unwrap();
+    let audit = file.ledger.audit().unwrap();
+    assert_eq!((audit.problems, audit.chain_entries), (vec![], 5));
 }

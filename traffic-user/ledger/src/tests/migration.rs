@@ -120,7 +120,7 @@ fn a_process_that_waits_for_another_migration_ends() {
     drop(file.ledger);
     let copying = crate::backup::Partial::create(&path.with_extension("sqlite.v3-backup")).unwrap();
     let error = Ledger::open(&path, LedgerConfig::default()).unwrap_err();
-    assert!(matches!(error, LedgerError::Migrating { known: 12 }), "{error}");
+    assert!(matches!(error, LedgerError::Migrating { known: 13 }), "{error}");
     drop(copying);
     Ledger::open(&path, LedgerConfig::default()).unwrap();
 }

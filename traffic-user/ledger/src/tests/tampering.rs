@@ -35,6 +35,7 @@ fn full() -> (File, Node) {
     super::quotas::follow_all(&mut file.ledger);
     file.ledger.close_anyway("2026-11", node.wall).unwrap();
     file.ledger.adjust(&adjustment(node.wall)).unwrap();
+    file.ledger.append_key_change("a note\n", node.wall, 2).unwrap();
     file.ledger.store_class_table(&node.snapshot().class_table, b"1 10.0.0.0/8\n").unwrap();
     file.ledger.retire("102", node.wall).unwrap();
     assert_eq!(file.ledger.audit().unwrap().problems, [""; 0]);
@@ -216,7 +217,7 @@ fn a_changed_header_is_refused() {
     let (file, _) = full();
     let (original, copy) = copied(&file);
     for (pragma, numbers) in
-        [("user_version", [0, 1, 3, 6, 9, 13, -6]), ("application_id", [0, 1, -1, 5, 7, 9, 11])]
+        [("user_version", [0, 1, 3, 6, 9, 12, 14, -6]), ("application_id", [0, 1, -1, 5, 7, 9, 11, 12])]
     {
         for number in numbers {
             fs::copy(&original, &copy).unwrap();

@@ -54,11 +54,18 @@ pub struct Book {
     pub drops: DropBook,
     /// Number of corrections and the sum of their incoming bytes.
     pub adjustments: (usize, i64),
+    /// Number of changes of the key of statements.
+    pub key_changes: usize,
 }
 
 impl Book {
     pub fn new(calm: bool) -> Self {
         Self { calm, ..Self::default() }
+    }
+
+    /// How many entries of the chain are no months.
+    pub const fn chained(&self) -> usize {
+        self.adjustments.0 + self.key_changes
     }
 
     /// After a drain.

@@ -21,11 +21,11 @@ pub type State = (Totals, Dropped, Vec<String>, usize, Option<(String, u128)>);
 pub fn state(ledger: &Ledger) -> State {
     let totals = steps(ledger, By::Total).into_values().next().unwrap_or_default();
     let closed = ledger.closed_periods().unwrap().into_iter().map(|period| period.name).collect();
-    let adjustments = "SELECT count(*) FROM adjustment";
-    let adjustments: i64 = ledger.conn.query_row(adjustments, [], |row| row.get(0)).unwrap();
+    let chained = "SELECT (SELECT count(*) FROM adjustment) + (SELECT count(*) FROM key_change)";
+    let chained: i64 = ledger.conn.query_row(chained, [], |row| row.get(0)).unwrap();
     let last = latest_reading(&ledger.conn).unwrap();
     let last = last.map(|last| (last.boot_id, u128::from(last.boottime_ns)));
-    (totals, drops::totals(ledger), closed, usize::try_from(adjustments).unwrap(), last)
+    (totals, drops::totals(ledger), closed, usize::try_from(chained).unwrap(), last)
 }
 
 /// The same of what it must hold.
@@ -34,7 +34,7 @@ pub fn expected(book: &Book) -> State {
         book.totals(),
         book.drops.totals(),
         book.closed.keys().cloned().collect(),
-        book.adjustments.0,
+        book.chained(),
         book.last_reading(),
     )
 }
@@ -76,7 +76,7 @@ pub fn check(world: &mut World) {
     let (book, calm, calendar) = (world.book.clone(), world.calm, world.calendar.clone());
     let ledger = world.ledger();
     let audit = ledger.audit().unwrap();
-    assert_eq!(audit.chain_entries, u64::try_from(book.closed.len() + book.adjustments.0).unwrap());
+    assert_eq!(audit.chain_entries, u64::try_from(book.closed.len() + book.chained()).unwrap());
     let mut problems = audit.problems;
     if book.misses_slots {
         problems.retain(|problem| !problem.contains("neither in classes nor in faults"));

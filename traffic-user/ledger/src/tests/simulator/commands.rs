@@ -97,6 +97,23 @@ impl World {
         self.change(random, 20, after, |ledger, _| ledger.adjust(&request).map(drop)).unwrap();
     }
 
+    /// What the note says is of no matter to the ledger.
+    pub fn change_key(&mut self, random: &mut Random) {
+        // An older version knows no such entries, and closed no month either where it is tried.
+        if self.book.closed.is_empty() {
+            return;
+        }
+        let (note, made) = (format!("a note\n\nnumber {}\n", random.next()), self.node.wall);
+        let entries = u64::try_from(self.book.closed.len() + self.book.chained()).unwrap();
+        self.log.push(format!("change the key {note:?}"));
+        let stale = self.ledger().append_key_change(&note, made, entries + 1);
+        assert!(stale.is_err(), "decided by other entries");
+        let mut after = self.book.clone();
+        after.key_changes += 1;
+        self.change(random, 20, after, |ledger, _| ledger.append_key_change(&note, made, entries).map(drop))
+            .unwrap();
+    }
+
     /// An interface appears whose container is unknown, and carries something.
     pub fn new_pending(&mut self, random: &mut Random) {
         self.pending_so_far += 1;

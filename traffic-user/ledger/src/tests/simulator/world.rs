@@ -351,6 +351,7 @@ impl World {
             15 if random.once_in(2) => self.copy(random),
             16 if random.once_in(2) => self.restore(random),
             17 if random.once_in(4) => return Some(self.clone_machine(random)),
+            18 if random.once_in(3) => self.change_key(random),
             18 => self.adjust(random),
             // It takes as long as two whole histories.
             19 if random.once_in(20) => self.migrate(random),

@@ -1,5 +1,7 @@
 //! Statements from beginning to end, and what must not pass as one.
 
+mod keys;
+
 use std::collections::BTreeMap;
 
 use crate::{
@@ -92,12 +94,14 @@ fn facts(number: i64) -> Facts {
 /// The chain: September, October with containers 1 to 5, a correction of September, two of October.
 fn chain(mut issuing: Issuing) -> Issuing {
     let month = |period: &str, base| (1..=5).map(|number| figures(period, number, base)).collect::<Vec<_>>();
-    issuing.entry((Kind::Period, "2026-09", CHAIN[0]), &month("2026-09", 7)).unwrap();
-    issuing.entry((Kind::Period, "2026-10", CHAIN[1]), &month("2026-10", 100)).unwrap();
+    issuing.entry((Kind::Period, Some("2026-09"), CHAIN[0]), &month("2026-09", 7)).unwrap();
+    issuing.entry((Kind::Period, Some("2026-10"), CHAIN[1]), &month("2026-10", 100)).unwrap();
     for (period, number, chain) in
         [("2026-09", 3, CHAIN[2]), ("2026-10", 3, CHAIN[3]), ("2026-10", 4, "ee55")]
     {
-        issuing.entry((Kind::Correction, period, chain), &[correction(period, number, 1, -20)]).unwrap();
+        issuing
+            .entry((Kind::Correction, Some(period), chain), &[correction(period, number, 1, -20)])
+            .unwrap();
     }
     issuing
 }
@@ -267,7 +271,7 @@ fn the_same_figures_have_the_same_statement_and_later_logs_continue_earlier_ones
         let mut log = Log::new(Salts::of([9; 32]));
         for number in 0..entries {
             let period = format!("20{number:02}-01");
-            log.append((Kind::Period, &period, CHAIN[0]), &[figures(&period, 1, 5)], 1).unwrap();
+            log.append((Kind::Period, Some(&period), CHAIN[0]), &[figures(&period, 1, 5)], 1).unwrap();
         }
         log.checkpoint(&key())
     };
