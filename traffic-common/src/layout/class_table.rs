@@ -75,6 +75,7 @@ impl TableWord {
     const WIDE: u32 = 1;
     const OFFSET_SHIFT: u32 = 1;
     const OFFSET_MASK: u32 = 7;
+    const SHADOW: u32 = 1 << 4;
     const PLACE_MASK: u32 = !(ARRAYS_PER_TABLE - 1);
 
     /// The word for a table in place 0 or 1. The first line of each of its arrays begins at this word of the
@@ -103,6 +104,21 @@ impl TableWord {
     #[inline(always)]
     pub const fn offset_words(self) -> u32 {
         self.0 >> Self::OFFSET_SHIFT & Self::OFFSET_MASK
+    }
+
+    /// The same word, with or without a shadow table beside the table.
+    ///
+    /// In this word, so that a shadow never outlives the table that it was made for: whoever puts another table in
+    /// force writes a word without it.
+    #[must_use]
+    pub const fn with_shadow(self, has_shadow: bool) -> Self {
+        Self(if has_shadow { self.0 | Self::SHADOW } else { self.0 & !Self::SHADOW })
+    }
+
+    /// Whether packets are also counted under a shadow table.
+    #[inline(always)]
+    pub const fn has_shadow(self) -> bool {
+        self.0 & Self::SHADOW != 0
     }
 
     /// Whether the fields of the IPv4 index have 8 bits.
@@ -192,6 +208,8 @@ impl Entry {
 const _: () = {
     assert!(size_of::<Control>() == 8);
     assert!(TableWord::OFFSET_MASK as usize == LINE_WORDS - 1);
+    assert!(TableWord::SHADOW > TableWord::OFFSET_MASK << TableWord::OFFSET_SHIFT);
+    assert!(TableWord::SHADOW & TableWord::PLACE_MASK == 0);
     assert!(size_of::<Line>() == LINE_BYTES);
     // With the kernel's header of about 320 bytes, an inner array fits into 32 KiB.
     assert!(ARRAY_WORDS * 8 + 448 <= 32 << 10);
@@ -214,6 +232,12 @@ mod tests {
                     let word = TableWord::new(place, is_wide, offset);
                     assert_eq!((word.place(), word.is_wide(), word.offset_words()), (place, is_wide, offset));
                     assert_eq!(word.first_array(), place * ARRAYS_PER_TABLE);
+                    let shadowed = word.with_shadow(true);
+                    assert!(shadowed.has_shadow() && !word.has_shadow());
+                    assert_eq!(shadowed.with_shadow(false), word);
+                    let parts = (shadowed.place(), shadowed.is_wide(), shadowed.offset_words());
+                    assert_eq!(parts, (place, is_wide, offset));
+                    assert_eq!(shadowed.first_array(), word.first_array());
                 }
             }
         }

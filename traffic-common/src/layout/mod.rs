@@ -9,6 +9,7 @@
 //! - `drops`: what the drop program adds to, a set of its own.
 //! - `paths`: which way packets took, not pinned.
 //! - `records`: owners of slots, and the description of the set.
+//! - `shadow`: the shadow class table, which has a version of its own.
 
 mod class_table;
 mod counters;
@@ -16,6 +17,7 @@ mod drops;
 mod entries;
 mod paths;
 mod records;
+mod shadow;
 
 pub use class_table::*;
 pub use counters::*;
@@ -23,6 +25,7 @@ pub use drops::*;
 pub use entries::*;
 pub use paths::*;
 pub use records::*;
+pub use shadow::*;
 
 /// Version of everything in this module. Kept in [`Meta::layout_version`]. Maps of an older version from
 /// [`OLDEST_LAYOUT`] on are carried over, all others are refused.
@@ -46,7 +49,7 @@ mod pod {
     use super::{
         ClassBlock, ClassCounters, ContainerRecord, Control, DropControl, DropKey, DropLayout, DropReasons,
         FaultCounters, InterfaceCounters, InterfaceEntry, InterfaceRecord, InterfaceRecordV2, Meta,
-        PathControl, PathKey, PathTally,
+        PathControl, PathKey, PathTally, ShadowControl, ShadowRecord,
     };
 
     // SAFETY (all of them): `repr(C)`, every field an integer or an array of integers, no padding (the
@@ -73,6 +76,8 @@ mod pod {
         DropControl,
         DropLayout,
         DropReasons,
+        ShadowControl,
+        ShadowRecord,
         PathControl,
         PathKey,
         PathTally,

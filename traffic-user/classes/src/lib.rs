@@ -8,6 +8,7 @@
 //! - `explain`: why an address has its class, and which parts of a prefix have which class.
 //! - `check`: everything an operator should know about a file before loading it ([`CheckReport`]).
 //! - `order`: entries sorted by their networks.
+//! - `overlay`: two tables laid over each other, and the lines that differ ([`Overlay`]).
 //! - `hold`: files that look cut short, which need a person's word ([`Hold`]).
 //! - `segments`: a table as spans of addresses, for sums and differences.
 //! - [`convert`]: lists in other formats to lines of a class file.
@@ -30,6 +31,7 @@ mod hold;
 pub mod index;
 mod notation;
 mod order;
+mod overlay;
 mod parse;
 pub mod ranges;
 mod segments;
@@ -46,6 +48,7 @@ pub use compile::{ClassOrder, ClassTable, CompiledPrefix, compile};
 pub use explain::{ExplainContext, Explanation, Reason, Rule, Shadow, comment, explain};
 pub use explain_prefix::{ClassShare, Part, PrefixExplanation, explain_prefix};
 pub use hold::{Candidate, Hold, HoldLimit, InForce, hold};
+pub use overlay::{ChangedLines, Overlay, Pair, TooManyPairs, changed_lines};
 pub use parse::directives::{END_COMMENT, MOST_NAME_CHARS, begin_comment, check_name};
 pub use parse::{ClassFile, Diagnostic, Entry, MAX_CLASS, Severity, UNCLASSIFIED, Unfinished, parse};
 pub use table_memory::{ARRAY_BYTES, KernelMemory};
