@@ -1,12 +1,13 @@
 //! Looks up classes and local addresses in the maps of `finding.rs`. Shared by both programs.
 
+use aya_ebpf::btf_maps::ArrayOfMaps;
 use traffic_common::{
     ADDRESS_ON_UPLINK, ADDRESS_WITHOUT_SLOT, ARRAY_WORDS, Control, Fault, LINE_WORDS, Line, TableWord,
     interface_flags,
     lookup::{self, Lines},
 };
 
-use crate::finding::{CLASS_CONTROL, CLASS_LINES};
+use crate::finding::{CLASS_CONTROL, CLASS_LINES, ClassArray};
 
 /// The column of an IPv4 peer.
 #[inline(always)]
@@ -27,16 +28,27 @@ struct Table(TableWord);
 impl Lines for Table {
     #[inline(always)]
     fn line_of(&self, array: u32, within: u32) -> Option<&Line> {
-        // With `get_value(_, &0)` the key is a constant in a section of its own, which some objects do not reach.
-        let words = CLASS_LINES.get(self.0.first_array() + array)?.get(0)?;
-        let first = within as usize * LINE_WORDS + self.0.offset_words() as usize;
-        if first > ARRAY_WORDS - LINE_WORDS {
-            return None;
-        }
-        // SAFETY: `first` and the words behind it are within the array, as checked above and again by the
-        // verifier. Userspace does not write to an array of the table in force.
-        Some(unsafe { &*words.as_ptr().add(first).cast::<Line>() })
+        line_in(&CLASS_LINES, self.0, array, within)
     }
+}
+
+/// The line of this number within this array of a table that a word describes.
+#[inline(always)]
+pub fn line_in<const ARRAYS: usize>(
+    arrays: &'static ArrayOfMaps<ClassArray, ARRAYS>,
+    word: TableWord,
+    array: u32,
+    within: u32,
+) -> Option<&'static Line> {
+    // With `get_value(_, &0)` the key is a constant in a section of its own, which some objects do not reach.
+    let words = arrays.get(word.first_array() + array)?.get(0)?;
+    let first = within as usize * LINE_WORDS + word.offset_words() as usize;
+    if first > ARRAY_WORDS - LINE_WORDS {
+        return None;
+    }
+    // SAFETY: `first` and the words behind it are within the array, as checked above and again by the
+    // verifier. Userspace does not write to an array of a table that programs read.
+    Some(unsafe { &*words.as_ptr().add(first).cast::<Line>() })
 }
 
 /// Read once per packet, so that the table in force and the row width belong together.

@@ -108,7 +108,7 @@ fn rare(slot: u32, direction: Direction, place: usize, packets: u64, bytes: u64)
 /// removes any check, but the verifier may have lost its value on the stack. `BOUND` is a power of two.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "the mask leaves less than `BOUND`")]
-fn bounded<const BOUND: usize>(mut index: u64) -> usize {
+pub fn bounded<const BOUND: usize>(mut index: u64) -> usize {
     // SAFETY: changes one register, after which the assertion holds.
     unsafe {
         asm!("{index} &= {mask}", index = inout(reg) index, mask = const BOUND - 1, options(pure, nomem));

@@ -21,6 +21,7 @@
 //!    table. Together they give one counter.
 //! 8. [`count::add_tally`] adds to that counter. In [`trafctl_ingress_mark`], [`shaping::mark`] then writes
 //!    the mark.
+//!    Where there is a shadow class table, [`shadow`] counts the packet under that as well.
 //! 9. Every step that cannot continue returns a [`Fault`], and [`count::fault`] counts the packet instead.
 //! 10. The verdict is always `TC_ACT_UNSPEC`, so the next program on the hook sees the packet too.
 //!
@@ -62,6 +63,7 @@ mod no_container;
 mod object;
 mod parse;
 mod segments;
+mod shadow;
 mod shaping;
 mod sk_buff;
 mod usual;
@@ -206,25 +208,32 @@ fn every_step<P: Parts, const IS_IN: bool>(skb: *mut __sk_buff) {
         }
         Ok(_) => Err(parse::link_layer_fault(ethertype)),
     };
-    if let Err(fault) = counted {
-        count::fault(interface_slot, direction, fault, tally.packets, tally.bytes);
-        // Copies, because the macro's closure borrows: a borrowed direction would be kept on the stack, where
-        // the verifier does not see that it is a constant.
-        let (ifindex, direction, fault) = (ifindex, direction as u32, fault as u32);
-        debug!(&ctx, "interface {} direction {} fault {}", ifindex, direction, fault);
-    }
+    let fault = match counted {
+        Ok(slot) => {
+            if let Ok(control) = classify::control() {
+                shadow::counted(control, skb, (l3_offset, direction), slot, &tally);
+            }
+            return;
+        }
+        Err(fault) => fault,
+    };
+    count::fault(interface_slot, direction, fault, tally.packets, tally.bytes);
+    // Copies, because the macro's closure borrows: a borrowed direction would be kept on the stack, where the
+    // verifier does not see that it is a constant.
+    let (ifindex, direction, fault) = (ifindex, direction as u32, fault as u32);
+    debug!(&ctx, "interface {} direction {} fault {}", ifindex, direction, fault);
 }
 
-/// Adds a packet to the counter of its container and class.
+/// Adds a packet to the counter of its container and class. Returns the container's slot.
 #[inline(always)]
 fn add<P: Parts>(
     skb: *mut __sk_buff,
     place: Place,
     (family, direction): (Family, Direction),
     tally: &Tally,
-) -> Result<(), Fault> {
+) -> Result<u32, Fault> {
     let counter = P::counter(place, family, direction).ok_or(Fault::NoCounter)?;
     count::add_tally(counter, tally);
     P::counted(skb, place);
-    Ok(())
+    Ok(place.slot)
 }

@@ -8,12 +8,13 @@
 //! Capacities of 1 are placeholders: the loader sets the configured ones.
 
 use aya_ebpf::{
-    btf_maps::{Array, PerCpuArray},
+    btf_maps::{Array, ArrayOfMaps, PerCpuArray},
     macros::btf_map,
 };
 use traffic_common::{
-    CARRIED_IPSEC, ClassBlock, ClassCounters, FaultCounters, INTERFACE_INDEX_ENTRIES, InterfaceCounters,
-    InterfaceEntry, InterfaceRecord, Meta, gso::SkbLayout, interface_flags,
+    ARRAYS_PER_TABLE, CARRIED_IPSEC, ClassBlock, ClassCounters, FaultCounters, INTERFACE_INDEX_ENTRIES,
+    InterfaceCounters, InterfaceEntry, InterfaceRecord, Meta, SHADOW_ARRAYS, SHADOW_BLOCKS, ShadowControl,
+    gso::SkbLayout, interface_flags,
 };
 
 pub use crate::{finding::*, interfaces::*};
@@ -117,6 +118,30 @@ pub static FAULT_CARRIED: Array<FaultCounters, 1> = Array::new();
 /// as [`CLASS_COUNTERS`].
 #[btf_map]
 pub static SHAPING_MARKS: Array<u64, 1> = Array::new();
+
+// The shadow class table. Empty while there is none.
+
+/// How the shadow is read.
+///
+/// Key: 0; value: control words. Writer: userspace. Reader: program, for each packet while the word in
+/// [`CLASS_CONTROL`] says that there is a shadow. Full: impossible.
+#[btf_map]
+pub static SHADOW_CONTROL: Array<ShadowControl, 1> = Array::new();
+
+/// The shadow's table, whose columns are pairs of classes. Otherwise as [`CLASS_LINES`], with one place.
+#[btf_map]
+pub static SHADOW_LINES: ArrayOfMaps<ClassArray, { ARRAYS_PER_TABLE as usize }> = ArrayOfMaps::new();
+
+/// A part of the shadow's counters.
+pub type ShadowArray = PerCpuArray<ClassBlock, { SHADOW_BLOCKS as usize }>;
+
+/// The traffic of each container and pair of classes.
+///
+/// The counters have the order of [`CLASS_COUNTERS`], with pairs for columns, and lie in inner arrays, so that they
+/// take no memory while there is no shadow. Key: index of the counter / `SHADOW_BLOCKS`; value: an array. Writer of
+/// the arrays: userspace; of the counters: program. Reader: userspace. Full: a shadow that needs more is refused.
+#[btf_map]
+pub static SHADOW_COUNTERS: ArrayOfMaps<ShadowArray, { SHADOW_ARRAYS as usize }> = ArrayOfMaps::new();
 
 /// What this set of maps is: layout, epoch, capacities, program, class table, and the class of each column.
 ///

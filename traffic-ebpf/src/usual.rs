@@ -23,6 +23,7 @@ use crate::{
         self, ETHERNET_HEADER_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV4_HEADER_LEN, IPV6_HEADER_LEN,
         Ipv4Header, Ipv6Header, WithPorts,
     },
+    shadow,
 };
 
 /// Bytes of the two ports of UDP and TCP. A packet without them is not usual.
@@ -119,5 +120,6 @@ pub fn counted<P: Parts>(skb: *mut __sk_buff, direction: Direction) -> Option<()
     passed.skb_bytes = passed.skb_bytes.wrapping_add(u64::from(len));
     counter.count(tally.packets, tally.bytes);
     P::counted(skb, place);
+    shadow::counted(control, skb, (ETHERNET_HEADER_LEN, direction), place.slot, &tally);
     Some(())
 }

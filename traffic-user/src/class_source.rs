@@ -4,6 +4,7 @@
 //! - here: which file is meant, and reading it;
 //! - `gate`: what may be put in force ([`Loaded::admit`]);
 //! - `record`: where the table in force came from;
+//! - [`shadow`]: which file the shadow class table is of;
 //! - `difference`: how the configured file differs from it;
 //! - `explained`: why an address has its class.
 //!
@@ -14,6 +15,7 @@ mod difference;
 mod explained;
 mod gate;
 mod record;
+pub mod shadow;
 
 use std::{
     collections::BTreeMap,

@@ -221,6 +221,9 @@ fn real_bars(results: &Results, add: &mut impl FnMut(String, Goal, Option<Vec<f6
         bar(table, Peers::ZipfPrefixes, new_to_previous, Goal::AtMost(0.25));
     }
     bar("geo6:16", Peers::ZipfPrefixes, new_to_previous, Goal::AtMost(0.55));
+    for table in ["geo:2", "geo:4", "geo:16", "geo6:16"] {
+        bar(table, Peers::ZipfPrefixes, (real::WITH_SHADOW, "trafctl"), Goal::AtMost(1.8));
+    }
     bar("geo:16", Peers::ZipfPrefixes, ("trie", "trafctl"), Goal::AtLeast(8.0));
     bar("geo6:16", Peers::ZipfPrefixes, ("trie", "trafctl"), Goal::AtLeast(6.0));
 }

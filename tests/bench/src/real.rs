@@ -76,6 +76,9 @@ impl Peers {
     }
 }
 
+/// The program while a shadow class table counts.
+pub const WITH_SHADOW: &str = "with a shadow";
+
 /// The name of a case.
 pub fn case(table: &str, peers: Peers) -> String {
     format!("{table}/{}", peers.name())
@@ -130,6 +133,18 @@ pub fn run(rounds: usize, results: &mut Results, progress: &Progress) -> Result<
         }
     }
     Ok(())
+}
+
+/// Every other line of a class file in the next class, so that a shadow of it has about twice as many pairs as the file
+/// has classes.
+fn in_other_classes(file: &str) -> Result<String> {
+    let mut text = String::with_capacity(file.len());
+    for (number, line) in file.lines().enumerate() {
+        let (class, prefix) = line.split_once(' ').context("a line of a class file")?;
+        let class = class.parse::<u8>()? + u8::from(number % 2 == 0);
+        text += &format!("{class} {prefix}\n");
+    }
+    Ok(text)
 }
 
 /// A program that is measured.
@@ -210,6 +225,10 @@ impl<'t> Bench<'t> {
         };
         let program = Program::Pinned(Box::new(pinned(lab.bpffs())?));
         measured.push(Measured { name: "trafctl", program, counts: own() });
+        let shadow = lab.write("shadow", &in_other_classes(&table.class_file())?)?;
+        lab.run_ok(&["classes".as_ref(), "shadow".as_ref(), shadow.as_os_str()])?;
+        let program = Program::Pinned(Box::new(pinned(lab.bpffs())?));
+        measured.push(Measured { name: WITH_SHADOW, program, counts: own() });
         lab.run_ok(&["detach"])?;
         if let Some(previous) = previous {
             let bpffs = lab.bpffs().join("previous");
@@ -265,6 +284,7 @@ impl<'t> Bench<'t> {
             // Each round begins with another program, so that none always follows the same one.
             let number = (number + round) % count;
             let name = self.measured[number].name;
+            self.kernel.set_shadow(name == WITH_SHADOW)?;
             let before = self.counted(number)?;
             let (run, cpu) = self.slice(number, &addresses).with_context(|| format!("{case}, {name}"))?;
             let after = self.counted(number)?;

@@ -5,6 +5,7 @@
 
 mod names;
 mod refresh;
+mod shadow;
 mod warnings;
 
 use std::{

@@ -5,6 +5,7 @@
 mod bench;
 mod cases;
 mod frames;
+mod shadow;
 
 use anyhow::{Context as _, Result, ensure};
 use traffic_tests::{Amounts, Counters, Lab};

@@ -7,7 +7,13 @@ use clap::Args;
 
 use crate::{
     class_source::{self, Wanted, Word},
-    cli::{Done, Format, Global, classes::put_in_force, detach, format::interface_name, output::print},
+    cli::{
+        Done, Format, Global,
+        classes::{AfterLoad, put_in_force},
+        detach,
+        format::interface_name,
+        output::print,
+    },
     kernel::{
         bpffs::Bpffs,
         hooks::Change,
@@ -218,7 +224,7 @@ fn load_in_place_of_nothing(global: &Global, host: &Host) {
         }
         let loaded = class_source::compiled(host.config(), Wanted::Configured)?;
         loaded.log_warnings();
-        put_in_force(global, host.config(), loaded, Word::None).map(drop)
+        put_in_force(global, host.config(), loaded, Word::None, AfterLoad::RenewShadow).map(drop)
     };
     let result: anyhow::Result<()> = load();
     if let Err(error) = result {

@@ -3,6 +3,7 @@
 mod check;
 mod convert;
 mod explain;
+mod shadow;
 
 use std::path::{Path, PathBuf};
 
@@ -24,7 +25,7 @@ use crate::{
     render::{self, json},
 };
 
-/// Convert, check, load, list and explain network classes
+/// Convert, check, load, list and explain network classes, and try others out
 ///
 /// A class file has Virtuozzo's `networks_classes` format: one `CLASS ADDRESS/PREFIX` per line, and `#` for
 /// comments. The configuration's `class_order` decides between several matching lines.
@@ -34,7 +35,8 @@ use crate::{
     trafctl classes check new_classes && trafctl classes load new_classes\n  \
     trafctl classes list\n  \
     trafctl classes explain 203.0.113.7\n  \
-    trafctl classes explain 10.0.0.0/8")]
+    trafctl classes explain 10.0.0.0/8\n  \
+    trafctl classes shadow new_classes && trafctl classes shadow --report")]
 pub struct Options {
     #[command(subcommand)]
     action: Action,
@@ -74,6 +76,7 @@ enum Action {
         format: Format,
     },
     Explain(explain::ExplainOptions),
+    Shadow(shadow::ShadowOptions),
 }
 
 pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
@@ -88,6 +91,7 @@ pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
             Ok(Done::success_if(is_usable))
         }
         Action::Explain(options) => explain::run(global, options),
+        Action::Shadow(options) => shadow::run(global, options),
     }
 }
 
@@ -98,8 +102,18 @@ fn load_file(global: &Global, config: &Config, path: Option<&Path>, yes: bool) -
     let wanted = path.map_or(Wanted::Configured, |path| Wanted::Named(path, config.class_order));
     let loaded = class_source::compiled(config, wanted).context(UNCHANGED)?;
     loaded.log_warnings();
-    print(&put_in_force(global, config, loaded, if yes { Word::Given } else { Word::None })?)?;
+    let word = if yes { Word::Given } else { Word::None };
+    print(&put_in_force(global, config, loaded, word, AfterLoad::RenewShadow)?)?;
     Ok(Done::Success)
+}
+
+/// What becomes of a shadow class table, whose pairs of classes do not hold any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AfterLoad {
+    /// It begins anew.
+    RenewShadow,
+    /// It has done what it was for.
+    EndShadow,
 }
 
 /// Replaces the table in force, after the gate and a drain and under the lock, stores the table in the ledger,
@@ -109,13 +123,14 @@ pub(super) fn put_in_force(
     config: &Config,
     loaded: Loaded,
     word: Word,
+    after: AfterLoad,
 ) -> anyhow::Result<String> {
     privileges::require()?;
     let bpffs = global.pinned();
     // Before waiting for another loader: if nothing is loaded, there is no need to wait.
     load::open(&bpffs)?;
     global.migrate_ledger();
-    let _loading = LoadLock::take(&bpffs).context(UNCHANGED)?;
+    let loading = LoadLock::take(&bpffs).context(UNCHANGED)?;
     let maps = load::open(&bpffs)?;
     let known = Known::of_kernel(&maps, &global.state_dir);
     let loaded = loaded.admit(&known, config.hold_limit, word).context(UNCHANGED)?;
@@ -134,6 +149,15 @@ pub(super) fn put_in_force(
     let result = class_source::in_force(&loaded.table) + "\n";
     // The record only adds to what is reported, so the load succeeds without it.
     class_source::keep(&global.state_dir, &loaded);
+    // The switch has ended the shadow. Its memory and whatever follows are not worth failing a load that succeeded.
+    match after {
+        AfterLoad::RenewShadow => class_source::shadow::renew_or_log(&bpffs, &global.state_dir, &loading),
+        AfterLoad::EndShadow => {
+            if let Err(error) = class_source::shadow::end(&bpffs, &global.state_dir, &loading) {
+                tracing::warn!("cannot clear away the shadow class table: {error:#}");
+            }
+        }
+    }
     if let Some(drainer) = Drainer::open_existing(config, &global.state_dir)? {
         drainer.store_class_table(&maps, || Ok(loaded.table))?;
     }

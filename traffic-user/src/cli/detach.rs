@@ -7,6 +7,7 @@ use clap::Args;
 use traffic_model::Snapshot;
 
 use crate::{
+    class_source,
     cli::{Done, Format, Global, format::interface_name, output::print},
     config::Config,
     drain, health,
@@ -163,6 +164,7 @@ pub(super) async fn purge(global: &Global, config: &Config) -> anyhow::Result<Ou
     };
     let detached = host.detach_everywhere(&lock)?;
     load::purge(&host.bpffs, &lock)?;
+    class_source::shadow::forget(&global.state_dir);
     let was_loaded = purged.is_some() || !detached.is_empty();
     Ok(Outcome { was_loaded, result: Detached { detached, purged, would_purge: None } })
 }

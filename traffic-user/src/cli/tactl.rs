@@ -10,7 +10,7 @@ use crate::{
     class_source::{self, Barred, Loaded, Wanted, Word},
     cli::{
         Done, Global,
-        classes::put_in_force,
+        classes::{AfterLoad, put_in_force},
         netstat::counted_ids,
         output::{print, print_error, print_message, print_plain},
     },
@@ -101,12 +101,19 @@ fn act(global: &Global, asked: &Asked) -> Result<String, Failure> {
             let loaded = loaded.map_err(with_status(status::FILE))?;
             // Scripts expect no more on stderr.
             class_source::log_line_warnings(path, &loaded.file);
-            put_in_force(global, &config, loaded, Word::None).map_err(barred_as_file)?;
+            put_in_force(global, &config, loaded, Word::None, AfterLoad::RenewShadow)
+                .map_err(barred_as_file)?;
             Ok("Classes loaded successfully.\n".to_owned())
         }
         Asked::ClassUnload => {
             let config = global.config()?;
-            put_in_force(global, &config, Loaded::nothing(config.class_order), Word::Given)?;
+            put_in_force(
+                global,
+                &config,
+                Loaded::nothing(config.class_order),
+                Word::Given,
+                AfterLoad::RenewShadow,
+            )?;
             Ok("Classes unloaded successfully.\n".to_owned())
         }
         Asked::ClassList => Ok(tactl::class_list(&tables::in_force(&maps)?)),

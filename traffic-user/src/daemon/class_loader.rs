@@ -111,6 +111,7 @@ impl ClassLoader {
             store_failed: Arc::clone(&store_failed),
             retry: Backoff::new(FIRST_RETRY, LONGEST_RETRY),
             store_retry: Backoff::new(FIRST_RETRY, LONGEST_RETRY),
+            shadow_retry: Backoff::new(FIRST_RETRY, LONGEST_RETRY),
             store_error: None,
         };
         thread::Builder::new()
@@ -167,6 +168,8 @@ struct Loader {
     store_failed: Arc<AtomicBool>,
     retry: Backoff,
     store_retry: Backoff,
+    /// When a shadow that could not be built is tried again.
+    shadow_retry: Backoff,
     /// Why the ledger does not keep the table in force, as it was logged.
     store_error: Option<String>,
 }
@@ -201,6 +204,9 @@ impl Loader {
                 if !matches!(result, Ok(Followed::NotDue)) && !mailbox.is_stopping() {
                     self.setup.components.note(Part::ClassFile, &result);
                 }
+            }
+            if follow {
+                self.renew_shadow();
             }
             let is_planned = self.store_failed.load(Ordering::Relaxed);
             if store && (!is_planned || self.store_retry.is_due(Instant::now())) {
@@ -296,16 +302,32 @@ impl Loader {
     /// Builds the table beside the one in force, and has the worker switch to it.
     fn load(&mut self, loaded: &Loaded) -> anyhow::Result<()> {
         let table = &loaded.table;
-        let _loading = LoadLock::take(&self.setup.bpffs)?;
+        let loading = LoadLock::take(&self.setup.bpffs)?;
         let prepared = tables::prepare(&load::open(&self.setup.bpffs)?, table, &|_, _| {})?;
         self.hand_over(Handover::Table(Box::new(prepared)))?;
         loaded.log_warnings();
         tracing::info!("{}", class_source::in_force(table));
         class_source::keep(&self.setup.state_dir, loaded);
+        class_source::shadow::renew_or_log(&self.setup.bpffs, &self.setup.state_dir, &loading);
         // The figures name the table, so they do not need its text at once.
         let stored = self.store(Some(table.clone()));
         self.note_stored(stored);
         Ok(())
+    }
+
+    /// Begins the shadow class table anew, if one is wanted and none counts: after a reboot, or when the counters have
+    /// moved to other maps.
+    fn renew_shadow(&mut self) {
+        if self.shadow_retry.due().is_some() && !self.shadow_retry.is_due(Instant::now()) {
+            return;
+        }
+        match class_source::shadow::renew(&self.setup.bpffs, &self.setup.state_dir) {
+            Ok(_) => self.shadow_retry.succeeded(),
+            Err(error) => {
+                tracing::error!("{error:#}");
+                self.shadow_retry.failed(Instant::now());
+            }
+        }
     }
 
     /// Notes whether the ledger keeps the table in force. If not, that is logged once for each reason, and

@@ -100,6 +100,32 @@ impl Bpffs {
         self.root.join("drops")
     }
 
+    /// The directory of the shadow class table's own maps.
+    pub fn shadow(&self) -> PathBuf {
+        self.root.join("shadow")
+    }
+
+    /// Creates the directory of the shadow class table's maps.
+    ///
+    /// # Errors
+    /// When it cannot be created.
+    pub fn create_shadow(&self) -> anyhow::Result<()> {
+        let directory = self.shadow();
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o750)
+            .create(&directory)
+            .with_context(|| format!("cannot create {}", directory.display()))
+    }
+
+    /// Unpins the shadow class table's maps. Those of the program stay.
+    ///
+    /// # Errors
+    /// When a file cannot be removed. Files removed before that stay removed.
+    pub fn clear_shadow(&self) -> anyhow::Result<()> {
+        unpin_all(&self.shadow())
+    }
+
     fn links(&self) -> PathBuf {
         self.root.join("links")
     }
@@ -165,16 +191,9 @@ impl Bpffs {
     /// When a file cannot be removed. Files removed before that stay removed.
     pub fn clear(&self) -> anyhow::Result<()> {
         let next = self.next().maps();
-        for directory in [self.drops(), self.links(), self.programs(), self.maps(), next.clone()] {
-            let entries = match fs::read_dir(&directory) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                other => other.with_context(|| format!("cannot list {}", directory.display()))?,
-            };
-            for entry in entries {
-                let path = entry?.path();
-                fs::remove_file(&path).with_context(|| format!("cannot unpin {}", path.display()))?;
-            }
-        }
+        let directories =
+            [self.shadow(), self.drops(), self.links(), self.programs(), self.maps(), next.clone()];
+        directories.iter().try_for_each(|directory| unpin_all(directory))?;
         match fs::remove_dir(&next) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(error).with_context(|| format!("cannot remove {}", next.display()))
@@ -228,6 +247,19 @@ impl Bpffs {
         }
         exchanged.map_err(io::Error::from).with_context(|| format!("cannot put {} in place", next.display()))
     }
+}
+
+/// Removes all files of a directory, which need not exist.
+fn unpin_all(directory: &Path) -> anyhow::Result<()> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other.with_context(|| format!("cannot list {}", directory.display()))?,
+    };
+    for entry in entries {
+        let path = entry?.path();
+        fs::remove_file(&path).with_context(|| format!("cannot unpin {}", path.display()))?;
+    }
+    Ok(())
 }
 
 /// Whether this path, or its nearest ancestor that exists, lies on a BPF file system.

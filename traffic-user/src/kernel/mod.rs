@@ -14,6 +14,7 @@
 //! | [`entries`] | into which slots the program counts the packets of an interface |
 //! | [`paths`] | which way packets take, while somebody measures |
 //! | [`records`] | the fields of a slot's record |
+//! | [`shadow`] | the shadow class table |
 //! | [`tables`] | class tables and addresses in the kernel |
 //! | [`hooks`] | the TC hooks of an interface |
 //! | [`counters`] | reading all counters |
@@ -33,6 +34,7 @@ pub mod maps;
 pub mod memory;
 pub mod paths;
 pub mod records;
+pub mod shadow;
 pub mod skb_layout;
 pub mod sys;
 pub mod tables;

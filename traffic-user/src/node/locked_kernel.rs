@@ -20,6 +20,7 @@ use crate::{
         hooks::{self, Change, DeviceFate, HookSeen, KernelHooks, Recognition},
         load::{self, Loaded},
         maps::Maps,
+        shadow,
         tables::{self, OtherAddresses},
     },
     net::{interface::NetInterface, netlink::Netlink},
@@ -155,7 +156,8 @@ impl<M: HasMaps> SlotMaps for M {
     }
 
     fn rebase_container(&mut self, slot: u32) -> anyhow::Result<()> {
-        counters::rebase_container(self.maps_mut(), slot)
+        counters::rebase_container(self.maps_mut(), slot)?;
+        shadow::rebase(self.maps_mut(), slot)
     }
 
     fn rebase_interface(&mut self, slot: u32) -> anyhow::Result<()> {

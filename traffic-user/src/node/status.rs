@@ -36,7 +36,9 @@ use crate::{
         entries::CountedIn,
         load,
         maps::{self, Maps},
-        records, tables,
+        records,
+        shadow::Shadow,
+        tables,
     },
     node::{Host, MORE_ADDRESSES, host_report, registry::Registry, slot_reclaim::Occupancy},
     time,
@@ -52,7 +54,7 @@ pub use problem::Problem;
 pub use readings::{Detail, Readings};
 pub use report::{
     Attachment, ClassTable, CountedUnnamed, DropsStatus, FaultRow, Hook, MapMemory, NotWatched, Pending,
-    Program, SkbMark, Status, TableDifference, TableUse, Unaccounted, Unmarked, WithoutHostEnd,
+    Program, ShadowStatus, SkbMark, Status, TableDifference, TableUse, Unaccounted, Unmarked, WithoutHostEnd,
 };
 
 /// Gathers the state of the node.
@@ -138,6 +140,7 @@ pub fn gather_with_counters(
         ledger: ledger.status,
         programs: programs(host, &meta)?,
         class_table,
+        shadow: shadow(maps, state_dir),
         skb_mark,
         drops,
         tables,
@@ -274,6 +277,28 @@ fn class_table(config: &Config, state_dir: &Path, (maps, meta): (&Maps, &Meta)) 
         order: order.unwrap_or(config.class_order).to_string(),
         difference: difference.map(TableDifference::from),
     }
+}
+
+fn shadow(maps: &Maps, state_dir: &Path) -> Option<ShadowStatus> {
+    let kept = class_source::shadow::kept(state_dir);
+    let found = Shadow::open(maps);
+    let record = found.as_ref().ok().and_then(Option::as_ref).map(Shadow::record);
+    if kept.is_none() && matches!(found, Ok(None)) {
+        return None;
+    }
+    let failed = kept.as_ref().and_then(|kept| kept.failed.clone());
+    let reason = match &found {
+        Ok(Some(_)) => None,
+        Ok(None) => Some(failed.unwrap_or_else(|| "it is about to begin anew".to_owned())),
+        Err(error) => Some(format!("{error:#}")),
+    };
+    Some(ShadowStatus {
+        in_force: record.is_some(),
+        since: record.map(|record| time::timestamp(record.since_unix_s).to_string()),
+        begun_anew: kept.as_ref().and_then(|kept| kept.begun_anew.clone()),
+        reason,
+        file: kept.and_then(|kept| kept.file),
+    })
 }
 
 /// `entries` are those of the interfaces that exist or have left something: an entry of another one keeps a

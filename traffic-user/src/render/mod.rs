@@ -22,6 +22,7 @@ pub mod quota_crossings;
 pub mod quota_forecasts;
 pub mod reconcile;
 pub mod screen;
+pub mod shadow;
 pub mod statement;
 pub mod status;
 

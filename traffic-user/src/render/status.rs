@@ -11,7 +11,7 @@ use traffic_model::{
 use crate::{
     node::status::{
         ClassTable, CountedUnnamed, Daemon, DaemonState, DropsStatus, HeldStatus, Hook, LedgerStatus,
-        SkbMark, Status, TableUse,
+        ShadowStatus, SkbMark, Status, TableUse,
     },
     render::{self, rows, with_name},
 };
@@ -169,6 +169,23 @@ fn class_table(table: &ClassTable) -> String {
     text
 }
 
+fn shadow(shadow: Option<&ShadowStatus>) -> String {
+    let Some(shadow) = shadow else { return String::new() };
+    let file =
+        shadow.file.as_ref().map_or_else(|| "standard input".to_owned(), |path| path.display().to_string());
+    let mut text = match (&shadow.since, &shadow.reason) {
+        (Some(since), _) => format!("shadow class table {file} counts since {since}"),
+        (None, reason) => {
+            let reason = reason.as_deref().unwrap_or("the reason is unknown");
+            format!("shadow class table {file} does not count: {reason}")
+        }
+    };
+    if let Some(reason) = shadow.begun_anew.as_ref().filter(|_| shadow.in_force) {
+        text += &format!("; it has begun anew: {reason}");
+    }
+    text + "\n"
+}
+
 fn table_use(table: &TableUse) -> String {
     match table.gone {
         0 => format!("{} {}/{}", table.table, table.used, table.capacity),
@@ -229,6 +246,7 @@ pub fn table(status: &Status, now: Timestamp) -> String {
     text += &ledger(&status.ledger);
     text += &programs(status);
     text += &class_table(&status.class_table);
+    text += &shadow(status.shadow.as_ref());
     text += &skb_mark(&status.skb_mark);
     text += &drops(&status.drops);
     let used: Vec<_> = status.tables.iter().map(table_use).collect();
@@ -340,6 +358,13 @@ pub(super) mod tests {
                     is_unbilled: false,
                 }),
             },
+            shadow: Some(ShadowStatus {
+                file: Some("/root/shadowed".into()),
+                in_force: true,
+                since: Some("2026-11-23T12:00:03Z".to_owned()),
+                begun_anew: Some("another class table was put in force".to_owned()),
+                reason: None,
+            }),
             drops: DropsStatus {
                 configured: true,
                 in_force: true,

@@ -16,7 +16,7 @@ use aya::{
 };
 use rustix::time::{ClockId, clock_gettime};
 use traffic_common::{
-    BLOCK_COLUMNS, ClassBlock, ClassCounters, Control, Direction, Family, InterfaceEntry, Meta,
+    BLOCK_COLUMNS, ClassBlock, ClassCounters, Control, Direction, Family, InterfaceEntry, Meta, TableWord,
     bench::{Address, LinearLine, PEERS, State},
     blocks_of,
 };
@@ -227,6 +227,14 @@ impl Kernel {
         let hash = (0..self.columns)
             .map(|column| Ok(packets(self.hash_counters.get(&(self.slot * self.columns + column), 0)?)));
         Ok([own.collect::<Result<_>>()?, hash.collect::<Result<_>>()?])
+    }
+
+    /// Lets the program count under the shadow class table that was begun, or not: all its maps stay.
+    pub fn set_shadow(&self, is_on: bool) -> Result<()> {
+        let mut map = Array::<_, Control>::try_from(pinned(&self.bpffs, "CLASS_CONTROL")?)?;
+        let control = map.get(&0, 0)?;
+        let word = TableWord(control.active_table).with_shadow(is_on);
+        Ok(map.set(0, Control { active_table: word.0, ..control }, 0)?)
     }
 
     /// Packets and bytes in the counter of [`Variant::Line`].

@@ -54,7 +54,7 @@ pub(super) fn sum_with<C: Counters>(copies: &[C], carried: &C) -> C {
 }
 
 /// What was counted since an earlier reading.
-pub(super) fn since<C: Counters>(now: &C, earlier: &C) -> C {
+pub(in crate::kernel) fn since<C: Counters>(now: &C, earlier: &C) -> C {
     let mut since = *now;
     since.combine(earlier, Tally::saturating_sub);
     since

@@ -24,7 +24,7 @@ pub mod live;
 mod missed;
 
 use arithmetic::sum;
-pub(in crate::kernel) use arithmetic::{Counters, totals};
+pub(in crate::kernel) use arithmetic::{Counters, since, totals};
 pub use attached::attached;
 pub use bases::{
     all_interfaces_totals, interface_totals, interfaces_totals, rebase_container, rebase_interface,

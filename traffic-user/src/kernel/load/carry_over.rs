@@ -27,7 +27,7 @@ use aya::{
 };
 use traffic_common::{
     ContainerRecord, Control, Direction, FaultCounters, InterfaceCounters, InterfaceRecord,
-    InterfaceRecordV2, LAYOUT_VERSION, Meta, set_state,
+    InterfaceRecordV2, LAYOUT_VERSION, Meta, TableWord, set_state,
 };
 
 use super::{
@@ -40,7 +40,7 @@ use crate::{
     config::Limits,
     kernel::{
         bpffs::Bpffs,
-        maps::{Elements, Maps, PINNED, SHAPING_MARKS, typed},
+        maps::{Elements, Maps, OPTIONAL, PINNED, typed},
         memory,
         sys::tcx::TcxLink,
         tables,
@@ -206,7 +206,7 @@ pub(super) fn begin(bpffs: &Bpffs, build: Build<'_>) -> anyhow::Result<Loaded> {
 /// Pins all maps that stay as they are in the place of the next set.
 fn share(former: &Former, layout: u32, limits: &Limits) -> anyhow::Result<()> {
     let (bpffs, next) = (&former.bpffs, former.bpffs.next());
-    for name in PINNED.into_iter().chain([SHAPING_MARKS]) {
+    for name in PINNED.into_iter().chain(OPTIONAL) {
         let is_new = CHANGED_IN.iter().any(|(since, names)| *since > layout && names.contains(&name));
         // The state of a set, and the columns of a row, are its own.
         if is_new || ["META", "CLASS_CONTROL"].contains(&name) || !bpffs.map(name).exists() {
@@ -244,9 +244,11 @@ fn fill(former: &Former, maps: &mut Maps, build: Build<'_>) -> anyhow::Result<()
     if former_classes::has_tries(meta.layout_version) {
         maps.control.set(0, Control { columns, ..maps.control.get(0)? })?;
         let (v4, v6) = former_classes::rows(&former.bpffs, control.active_table)?;
-        tables::Tables::new(&v4, &v6, &|_, _| {})?.switch(maps)?;
+        tables::Tables::new(&v4, &v6, &|_, _| {})?.switch(maps, false)?;
     } else {
-        maps.control.set(0, Control { columns, ..control })?;
+        // A shadow has counters for the former number of slots.
+        let active_table = TableWord(control.active_table).with_shadow(false).0;
+        maps.control.set(0, Control { active_table, columns })?;
     }
     if !is_shared(former, "CONTAINERS")? {
         let records = former.containers.range(0, former.containers.len())?;

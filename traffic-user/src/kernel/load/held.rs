@@ -28,7 +28,7 @@ use crate::kernel::{
     bpffs::Bpffs,
     change_lock::ChangeLock,
     drops,
-    maps::{CLASS_ROWS, PINNED, SHAPING_MARKS},
+    maps::{CLASS_ROWS, OPTIONAL, PINNED},
     sys::pins,
 };
 
@@ -144,7 +144,8 @@ impl Held {
 /// Whether a pin of this name belongs to the set.
 fn is_held(name: &str) -> bool {
     PINNED.contains(&name)
-        || [SHAPING_MARKS, INGRESS_PROGRAM, EGRESS_PROGRAM].contains(&name)
+        || OPTIONAL.contains(&name)
+        || [INGRESS_PROGRAM, EGRESS_PROGRAM].contains(&name)
         || is_place(Path::new(name))
         || drops::is_kept(name)
 }

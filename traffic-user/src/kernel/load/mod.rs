@@ -34,7 +34,9 @@ use self::carry_over::Former;
 use self::program::{Build, Fresh, load_program, open_programs, publish_programs};
 use crate::{
     config::{Config, Limits},
-    kernel::{bpffs::Bpffs, change_lock::ChangeLock, maps::Maps, memory, records, skb_layout, tables},
+    kernel::{
+        bpffs::Bpffs, change_lock::ChangeLock, maps::Maps, memory, records, shadow, skb_layout, tables,
+    },
     time,
 };
 
@@ -193,7 +195,7 @@ fn with_pinned_maps(
              continue",
             bpffs.root().display()
         );
-    } else if keep && maps.skb_marks.is_some() {
+    } else if keep && maps.skb_marks.is_some() && shadow::is_known(bpffs) {
         let programs = open_programs(|name| bpffs.program(name))?;
         let (outcome, hash) = (LoadOutcome::Found, meta.program_hash);
         let (log, skb_layout_error, former) = (None, None, None);

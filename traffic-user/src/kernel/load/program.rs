@@ -16,7 +16,7 @@ use crate::{
     config::Limits,
     kernel::{
         bpffs::Bpffs,
-        maps::{PINNED, SHAPING_MARKS},
+        maps::{OPTIONAL, PINNED, SHAPING_MARKS},
         memory, skb_layout,
     },
 };
@@ -135,8 +135,7 @@ fn load_with_layout(
 fn load_object(bpffs: &Bpffs, build: Build<'_>, layout: &SkbLayout) -> anyhow::Result<Ebpf> {
     let limits = build.limits;
     let log_level = if build.log_faults { u8::MAX } else { 0 };
-    let paths: Vec<_> =
-        PINNED.into_iter().chain([SHAPING_MARKS]).map(|name| (name, bpffs.map(name))).collect();
+    let paths: Vec<_> = PINNED.into_iter().chain(OPTIONAL).map(|name| (name, bpffs.map(name))).collect();
     let mut loader = EbpfLoader::new();
     loader.override_global("SKB_LAYOUT", layout, true).override_global("AYA_LOG_LEVEL", &log_level, true);
     for (name, path) in &paths {

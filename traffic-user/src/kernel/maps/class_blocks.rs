@@ -29,7 +29,7 @@ impl ClassBlocks {
 }
 
 /// Takes blocks apart, of which each container has as many as it needs for its columns.
-fn by_column(blocks: &[ClassBlock], copies: usize, columns: u32) -> Vec<ClassCounters> {
+pub(in crate::kernel) fn by_column(blocks: &[ClassBlock], copies: usize, columns: u32) -> Vec<ClassCounters> {
     let of_container = blocks_of(columns) as usize * copies;
     let mut all = Vec::with_capacity(blocks.len() / of_container.max(1) * columns as usize * copies);
     for container in blocks.chunks_exact(of_container.max(1)) {

@@ -116,16 +116,7 @@ impl ClassLines {
 
     /// The number of entries of a place that hold an array. They are the first ones.
     fn used(&self, place: u32) -> io::Result<u32> {
-        let first = first_array(place);
-        let (mut used, mut end) = (0, ARRAYS_PER_TABLE);
-        while used < end {
-            let middle = used.midpoint(end);
-            match sys::nested_map_id(&self.outer, first + middle)? {
-                Some(_) => used = middle + 1,
-                None => end = middle,
-            }
-        }
-        Ok(used)
+        sys::nested_maps_used(&self.outer, first_array(place), ARRAYS_PER_TABLE)
     }
 
     /// Returns the bytes that the kernel has allocated for the inner arrays of both places. Entries that share

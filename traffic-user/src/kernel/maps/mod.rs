@@ -12,6 +12,7 @@ mod class_lines;
 mod elements;
 
 pub use class_blocks::ClassBlocks;
+pub(in crate::kernel) use class_blocks::by_column;
 pub use class_lines::{ClassArray, ClassLines, ClassRows, ROWS_ELEMENT_BYTES};
 pub use elements::Elements;
 
@@ -59,6 +60,10 @@ pub const CLASS_ROWS: [&str; 2] = ["CLASS_ROWS_0", "CLASS_ROWS_1"];
 /// A map whose contents can be recreated. Where it is missing, as under the pins of an earlier version,
 /// loading the next program creates it.
 pub const SHAPING_MARKS: &str = "SHAPING_MARKS";
+/// The same: how the shadow class table is read, its lines and its counters. Empty while there is no shadow.
+pub const SHADOW: [&str; 3] = ["SHADOW_CONTROL", "SHADOW_LINES", "SHADOW_COUNTERS"];
+/// All maps that may be missing.
+pub const OPTIONAL: [&str; 4] = [SHAPING_MARKS, SHADOW[0], SHADOW[1], SHADOW[2]];
 
 /// All pinned maps.
 #[derive(Debug)]
@@ -165,8 +170,8 @@ impl Maps {
 /// When a map cannot be opened.
 pub fn memory(bpffs: &Bpffs, maps: &Maps) -> anyhow::Result<Vec<(&'static str, u64)>> {
     let mut all = Vec::new();
-    for name in PINNED.into_iter().chain([SHAPING_MARKS]) {
-        if name == SHAPING_MARKS && !bpffs.map(name).exists() {
+    for name in PINNED.into_iter().chain(OPTIONAL) {
+        if OPTIONAL.contains(&name) && !bpffs.map(name).exists() {
             continue;
         }
         let data = MapData::from_pin(bpffs.map(name)).with_context(|| format!("cannot open map {name}"))?;

@@ -23,7 +23,7 @@ pub mod tcx;
 use std::{io, mem::size_of};
 
 pub use batch::{lookup_batch, update_batch};
-pub use nested::{nested_map_id, nested_map_ids, put_maps};
+pub use nested::{nested_map_ids, nested_maps_used, put_maps, remove_maps};
 pub use objects::program_name;
 
 /// The command that attaches a program by a link.

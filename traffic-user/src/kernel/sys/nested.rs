@@ -16,8 +16,9 @@ use super::{batch, bpf};
 
 const BPF_MAP_LOOKUP_ELEM: libc::c_int = 1;
 const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
+const BPF_MAP_DELETE_ELEM: libc::c_int = 3;
 
-/// Threads that put maps one by one. Each call waits until all programs that run at its start have ended,
+/// Threads that put or remove maps one by one. Each call waits until all programs that run at its start have ended,
 /// and calls of several threads wait together.
 const THREADS: usize = 64;
 
@@ -40,23 +41,68 @@ pub fn put_maps(outer: &MapData, first: u32, inner: &[&MapData]) -> io::Result<(
             other => return other,
         }
     }
+    in_parallel(keys.len(), |number| {
+        let (Some(key), Some(fd)) = (keys.get(number), fds.get(number)) else { return Ok(()) };
+        let mut attributes = batch::ElementAttr::new(outer, key, fd);
+        // SAFETY: the kernel reads a key and a value of 4 bytes each, as checked, from live words. It
+        // writes nothing.
+        unsafe { bpf(BPF_MAP_UPDATE_ELEM, &mut attributes) }.map(drop)
+    })
+}
+
+/// Empties consecutive places of an array of maps. When this returns, every program run that may have seen a map in
+/// one of these places has ended.
+///
+/// # Errors
+/// As [`put_maps`]. Some of the places may be empty then.
+pub fn remove_maps(outer: &MapData, first: u32, count: u32) -> io::Result<()> {
+    batch::Shape::of(outer)?.check_nested(first, count)?;
+    let keys: Vec<u32> = (first..first + count).collect();
+    in_parallel(keys.len(), |number| {
+        let Some(key) = keys.get(number) else { return Ok(()) };
+        let mut attributes = batch::ElementAttr::new(outer, key, std::ptr::null::<u32>());
+        // SAFETY: the kernel reads a key of 4 bytes, as checked, from a live word. It uses no value.
+        match unsafe { bpf(BPF_MAP_DELETE_ELEM, &mut attributes) } {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    })
+}
+
+/// Does this many things in [`THREADS`] threads.
+fn in_parallel(count: usize, one: impl Fn(usize) -> io::Result<()> + Sync) -> io::Result<()> {
     let next = AtomicUsize::new(0);
-    let put_some = || -> io::Result<()> {
+    let some = || -> io::Result<()> {
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
-            let (Some(key), Some(fd)) = (keys.get(number), fds.get(number)) else { return Ok(()) };
-            let mut attributes = batch::ElementAttr::new(outer, key, fd);
-            // SAFETY: the kernel reads a key and a value of 4 bytes each, as checked, from live words. It
-            // writes nothing.
-            unsafe { bpf(BPF_MAP_UPDATE_ELEM, &mut attributes) }?;
+            if number >= count {
+                return Ok(());
+            }
+            one(number)?;
         }
     };
     thread::scope(|scope| {
-        let threads: Vec<_> = (0..THREADS.min(keys.len())).map(|_| scope.spawn(put_some)).collect();
+        let threads: Vec<_> = (0..THREADS.min(count)).map(|_| scope.spawn(some)).collect();
         threads.into_iter().try_for_each(|thread| {
             thread.join().map_err(|_| io::Error::other("a thread that puts maps has failed"))?
         })
     })
+}
+
+/// The number of places from `first` on that hold a map, of at most `most`. They are the first ones.
+///
+/// # Errors
+/// As [`put_maps`].
+pub fn nested_maps_used(outer: &MapData, first: u32, most: u32) -> io::Result<u32> {
+    let (mut used, mut end) = (0, most);
+    while used < end {
+        let middle = used.midpoint(end);
+        match nested_map_id(outer, first + middle)? {
+            Some(_) => used = middle + 1,
+            None => end = middle,
+        }
+    }
+    Ok(used)
 }
 
 /// Returns the id of the map in a place of an array of maps, or `None` for an empty place.

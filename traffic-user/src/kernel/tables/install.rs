@@ -65,7 +65,8 @@ impl Prepared {
         let mut meta = with_columns_of(maps.meta.get(0)?, &prepared)?;
         // Columns first: whoever reads the counters must know the classes of all of them.
         maps.meta.set(0, meta)?;
-        tables.switch(maps)?;
+        // The pairs of a shadow hold as long as the classes of all addresses do.
+        tables.switch(maps, meta.table_hash == hash)?;
         meta.table_hash = hash;
         meta.table_loaded_unix_s = time::unix_seconds();
         meta.table_prefixes = prefixes;
@@ -112,15 +113,27 @@ impl Tables {
         Ok(Self { is_wide: compiled.is_wide, offset_words, arrays, places: distinct.places, rows })
     }
 
-    /// Puts the table into the idle place and makes it active. Then frees the memory of the former one.
-    pub(in crate::kernel) fn switch(&self, maps: &mut Maps) -> anyhow::Result<()> {
+    /// The arrays in the order of a place's entries.
+    pub(in crate::kernel) fn arrays(&self) -> impl Iterator<Item = &ClassArray> {
+        self.places.iter().map(|&number| &self.arrays[number])
+    }
+
+    /// How the table is read in a place.
+    pub(in crate::kernel) const fn word(&self, place: u32) -> TableWord {
+        TableWord::new(place, self.is_wide, self.offset_words)
+    }
+
+    /// Puts the table into the idle place and makes it active. Then frees the memory of the former one. A shadow that
+    /// counts beside that one ends, unless both are the same table.
+    pub(in crate::kernel) fn switch(&self, maps: &mut Maps, is_same: bool) -> anyhow::Result<()> {
         let control = maps.control.get(0)?;
-        let old = TableWord(control.active_table).place();
+        let in_force = TableWord(control.active_table);
+        let old = in_force.place();
         let idle = 1 - old;
-        let arrays: Vec<&ClassArray> = self.places.iter().map(|&number| &self.arrays[number]).collect();
+        let arrays: Vec<&ClassArray> = self.arrays().collect();
         maps.class_lines.pin_rows(idle, &self.rows)?;
         maps.class_lines.put(idle, &arrays)?;
-        let word = TableWord::new(idle, self.is_wide, self.offset_words);
+        let word = self.word(idle).with_shadow(is_same && in_force.has_shadow());
         maps.control.set(0, Control { active_table: word.0, ..control })?;
 
         // A packet that read the old word may still be looking into the old table. Only when every program

@@ -31,6 +31,8 @@ pub struct Status {
     pub programs: Vec<Program>,
     /// The class table in force.
     pub class_table: ClassTable,
+    /// The shadow class table; `null` if there is none.
+    pub shadow: Option<ShadowStatus>,
     /// The skb mark for a shaper.
     #[serde(rename = "shaping_mark")]
     pub skb_mark: SkbMark,
@@ -111,6 +113,21 @@ pub struct Program {
     pub run_count: Option<u64>,
     /// Nanoseconds it ran, if the kernel keeps statistics.
     pub run_time_ns: Option<u64>,
+}
+
+/// A class table that counts beside the one in force, or is wanted to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ShadowStatus {
+    /// Its class file; `null` for standard input, and when that is not known any more.
+    pub file: Option<PathBuf>,
+    /// Whether it counts.
+    pub in_force: bool,
+    /// Since when; `null` if it does not count.
+    pub since: Option<String>,
+    /// Why it has begun anew, if it has.
+    pub begun_anew: Option<String>,
+    /// Why it does not count.
+    pub reason: Option<String>,
 }
 
 /// The class table in force.
