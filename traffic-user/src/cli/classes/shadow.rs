@@ -10,7 +10,7 @@ use crate::{
         self, Wanted, Word,
         shadow::{self, Kept},
     },
-    cli::{Done, Global, confirm::Confirm, format::SheetFormat, output::print, progress::Progress},
+    cli::{Done, Global, format::SheetFormat, output::print, progress::Progress},
     config::Config,
     kernel::{load, shadow as kernel_shadow, tables, tables::LoadLock},
     privileges,
@@ -46,8 +46,11 @@ pub(super) struct ShadowOptions {
     /// End the shadow; what it has counted is lost
     #[arg(long, group = "what")]
     drop: bool,
-    #[command(flatten)]
-    confirm: Confirm,
+    /// End a shadow although what it has counted is lost, or promote a file that is held
+    ///
+    /// Without --yes, what would be lost is only shown, with status 1.
+    #[arg(long)]
+    yes: bool,
     /// Output format of the report
     #[arg(long, value_enum, default_value_t)]
     format: SheetFormat,
@@ -60,11 +63,11 @@ pub(super) fn run(global: &Global, options: &ShadowOptions) -> anyhow::Result<Do
     }
     privileges::require()?;
     if options.promote {
-        promote(global, &config, options.confirm.yes)
+        promote(global, &config, options.yes)
     } else if options.drop {
-        drop_shadow(global, options.confirm)
+        drop_shadow(global, options.yes)
     } else if let Some(file) = &options.file {
-        begin(global, &config, file, options.confirm)
+        begin(global, &config, file, options.yes)
     } else {
         bail!("name a class file, or give --report, --promote or --drop");
     }
@@ -73,13 +76,13 @@ pub(super) fn run(global: &Global, options: &ShadowOptions) -> anyhow::Result<Do
 /// What a failed start leaves behind.
 const UNCHANGED: &str = "no shadow was begun, and what counts stays as it is";
 
-fn begin(global: &Global, config: &Config, file: &Path, confirm: Confirm) -> anyhow::Result<Done> {
+fn begin(global: &Global, config: &Config, file: &Path, yes: bool) -> anyhow::Result<Done> {
     let loaded =
         class_source::compiled(config, Wanted::Named(file, config.class_order)).context(UNCHANGED)?;
     loaded.log_warnings();
     let bpffs = global.pinned();
     let maps = load::open(&bpffs).context(UNCHANGED)?;
-    if !confirm.yes && kernel_shadow::is_on(&maps)? {
+    if !yes && kernel_shadow::is_on(&maps)? {
         let lost = lost(global)?;
         print(&format!(
             "would begin a shadow of {} and end this one, whose figures are lost:\n{lost}nothing was changed; repeat the \
@@ -159,7 +162,7 @@ fn promote(global: &Global, config: &Config, yes: bool) -> anyhow::Result<Done> 
     Ok(Done::Success)
 }
 
-fn drop_shadow(global: &Global, confirm: Confirm) -> anyhow::Result<Done> {
+fn drop_shadow(global: &Global, yes: bool) -> anyhow::Result<Done> {
     let bpffs = global.pinned();
     let is_wanted = shadow::kept(&global.state_dir).is_some();
     let is_on = match load::open(&bpffs) {
@@ -170,13 +173,13 @@ fn drop_shadow(global: &Global, confirm: Confirm) -> anyhow::Result<Done> {
     if !is_wanted && !is_on {
         bail!("there is no shadow class table");
     }
-    if !confirm.yes {
+    if !yes {
         print(&format!(
             "would end this shadow, whose figures are lost:\n{}nothing was changed; repeat the command with --yes to do \
              it\n",
             lost(global)?
         ))?;
-        return Ok(confirm.done());
+        return Ok(Done::ProblemsFound);
     }
     if is_on {
         let loading = LoadLock::take(&bpffs)?;
