@@ -22,7 +22,7 @@ use crate::{
 ///
 /// The shadow begins at 0 and counts from the next packet on; what is billed stays as it is. The report shows what
 /// each container would be billed, and which lines make the difference. If another table is put in force, or
-/// [limits] is raised, or after a reboot, the shadow begins anew, and the report says since when and why.
+/// limits are raised, or after a reboot, the shadow begins anew, and the report says since when and why.
 #[derive(Debug, Args)]
 #[command(
     group = ArgGroup::new("what").required(true),
