@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Verifies a statement of trafctl: verify_statement.py FILE KEY [LATER]
+"""Verifies a statement of trafctl: verify_statement.py FILE KEY [LATER] [--witness KEY]...
 
 It needs nothing of trafctl: only Python's `cryptography` (Debian: python3-cryptography). docs/statement.md describes
 what it computes. KEY is the issuer's public key as text, or one of its earlier keys. LATER is a later statement of the
-same issuer, which shows whether the key was revoked. Exit status 1 with the reason if anything is wrong.
+same issuer, which shows whether the key was revoked. Each witness must have seen the log of FILE. Exit status 1 with the reason if anything is wrong.
 """
 import base64
 import hashlib
@@ -13,6 +13,10 @@ import sys
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+
+# Names of keys.
+NAME = re.compile(r"[!#-%(-*,-;=?-[\]-_a-~]+")
 
 
 def refuse(why):
@@ -37,11 +41,12 @@ def amount(text):
     return int(text)
 
 
-def public_key(text):
+def public_key(text, kind=b"\x01"):
+    """A key of statements, or of another type. Witnesses have type 4."""
     name, identifier, key = text.strip().split("+", 2)
     raw = from_base64(key)
-    if raw[:1] != b"\x01" or len(raw) != 33:
-        refuse("the key is not one of Ed25519")
+    if raw[:1] != kind or len(raw) != 33:
+        refuse("the key is of another type")
     if sha256(name.encode(), b"\n", raw)[:4].hex() != identifier:
         refuse("the id of the key is not that of its name and bytes")
     return name, bytes.fromhex(identifier), Ed25519PublicKey.from_public_bytes(raw[1:])
@@ -63,6 +68,36 @@ def open_note(note, *keys):
         except InvalidSignature:
             refuse("the signature is not that of the key")
     return text + "\n"
+
+
+def open_checkpoint(note, key):
+    """The text of a checkpoint, and its cosignatures: name, id, time in seconds since the Unix epoch, signature."""
+    text, _, signatures = note.rpartition("\n\n")
+    first, *others, end = signatures.split("\n")
+    cosignatures = []
+    for line in others:
+        dash, name, signature = line.split(" ")
+        raw = from_base64(signature)
+        time = int.from_bytes(raw[4:12], "big")
+        if dash != "\u2014" or not NAME.fullmatch(name) or len(raw) != 76 or time > 253402300799:
+            refuse("a line of its checkpoint is no cosignature")
+        if (name, raw[:4]) in [of[:2] for of in cosignatures]:
+            refuse("a witness has cosigned its checkpoint twice")
+        cosignatures.append((name, raw[:4], time, raw[12:]))
+    return open_note(f"{text}\n\n{first}\n{end}", key), cosignatures
+
+
+def check_witness(of, key_text):
+    """That a witness has seen the log. Returns when."""
+    name, identifier, verifier = public_key(key_text, b"\x04")
+    for cosigner, of_key, time, signature in of["cosignatures"]:
+        if (cosigner, of_key) == (name, identifier):
+            try:
+                verifier.verify(signature, f"cosignature/v1\ntime {time}\n{of['checkpoint']}".encode())
+            except InvalidSignature:
+                refuse(f"the cosignature of {name} is not that of its key")
+            return time
+    refuse(f"{name} has not cosigned the log")
 
 
 def canonical(value):
@@ -170,7 +205,8 @@ def statement(file):
         refuse("it has another format")
     if [] in (document.get("faults"), document.get("keys")):
         refuse("a list that may be absent is empty")
-    origin, size, root, *rest = open_note(document["checkpoint"], key).split("\n")
+    checkpoint, cosignatures = open_checkpoint(document["checkpoint"], key)
+    origin, size, root, *rest = checkpoint.split("\n")
     if origin != key[0] or rest != [""]:
         refuse("the checkpoint is of another log")
     size, root = int(size), from_base64(root)
@@ -201,7 +237,7 @@ def statement(file):
     entries = {part["entry"]["entry"]: part["entry"] for part in parts}
     return {
         "issuer": issuer, "made": document["made"], "size": size, "root": root, "former": former, "revoked": revoked,
-        "entries": entries, "shown": shown,
+        "entries": entries, "shown": shown, "checkpoint": checkpoint, "cosignatures": cosignatures,
     }
 
 
@@ -240,18 +276,25 @@ def check_with(of, later):
         of["shown"] += f"\nthe key was revoked from {since} on, and whoever has it can write an earlier time: {reason}"
 
 
-def main(file, key, later=None):
+def main(file, key, later=None, witnesses=()):
     of, newest = statement(file), statement(later or file)
     check_key(newest, key.strip())
     if later:
         check_with(of, newest)
+    for witness in witnesses:
+        of["shown"] += f"\ncosigned {check_witness(of, witness)}: {witness}"
     print(of["shown"])
 
 
 if __name__ == "__main__":
-    if len(sys.argv) not in (3, 4):
+    arguments, witnesses = sys.argv[1:], []
+    while "--witness" in arguments[:-1]:
+        place = arguments.index("--witness")
+        witnesses.append(arguments[place + 1])
+        del arguments[place : place + 2]
+    if len(arguments) not in (2, 3):
         sys.exit(__doc__)
     try:
-        main(*sys.argv[1:])
+        main(*arguments, witnesses=witnesses)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         refuse(f"a part of it is missing, or in another form: {error!r}")

@@ -335,3 +335,95 @@ fn an_interrupted_rotation_is_completed() {
         assert!(check_independently(directory, &["a", key.trim()]).0);
     }
 }
+
+/// A witness that knows only the format: prints its key, or its answer to a checkpoint.
+const WITNESS: &str = "
+import base64, hashlib, sys
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey as Key
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+name, seed, file, time = sys.argv[1], bytes([int(sys.argv[2])] * 32), sys.argv[3], int(sys.argv[4])
+key = Key.from_private_bytes(seed)
+raw = b'\\x04' + key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+id = hashlib.sha256(name.encode() + b'\\n' + raw).digest()[:4]
+if file == '-':
+    print(f'{name}+{id.hex()}+{base64.b64encode(raw).decode()}')
+else:
+    text = open(file).read().split('\\n\\n')[0] + '\\n'
+    signed = key.sign(f'cosignature/v1\\ntime {time}\\n{text}'.encode())
+    line = base64.b64encode(id + time.to_bytes(8, 'big') + signed).decode()
+    print(f'\\u2014 {name} {line}')
+";
+
+#[test]
+fn witnesses_see_the_log_and_statements_show_it() {
+    let file = state_dir();
+    let directory = file.dir.path();
+    let write = |name: &str, text: &str| fs::write(directory.join(name), text).unwrap();
+    let witness = |seed: &str, file: &str| {
+        let arguments = ["-c", WITNESS, "witness.example.org", seed, file, "1795000000"];
+        let (status, stdout, stderr) = run(directory, "/usr/bin/python3", &arguments);
+        assert_eq!((status, stderr.as_str()), (Some(0), ""));
+        stdout
+    };
+    let key = text(directory, &["statement", "key", "--new", "billing.example.com/a"]);
+    let key = key.trim();
+    text(directory, &["statement", "2026-11", "--container", "101", "--out", "first"]);
+    let checkpoint = text(directory, &["statement", "checkpoint"]);
+    assert!(checkpoint.starts_with("billing.example.com/a\n2\n"), "{checkpoint}");
+    write("checkpoint", &checkpoint);
+    write("answer", &witness("1", "checkpoint"));
+    let (good, other) = (witness("1", "-"), witness("2", "-"));
+    let (good, other) = (good.trim(), other.trim());
+    let refused = |arguments: &[&str], expected: &str| {
+        let (status, stdout, stderr) = trafctl(directory, arguments);
+        assert_eq!((status, stdout.as_str()), (Some(1), ""), "{arguments:?}");
+        assert!(stderr.contains(expected), "{arguments:?}: {stderr}");
+    };
+    refused(&["statement", "cosign", "answer", "--witness", other], "by no key that was given");
+    refused(&["statement", "cosign", "checkpoint", "--witness", good], "no cosignatures");
+    let cosigned = text(directory, &["statement", "cosign", "answer", "--witness", good]);
+    assert_eq!(cosigned, checkpoint.clone() + &witness("1", "checkpoint"));
+    assert_eq!(text(directory, &["statement", "checkpoint"]), cosigned);
+    // The whole checkpoint will do as well.
+    write("answer", &cosigned);
+    assert_eq!(text(directory, &["statement", "cosign", "answer", "--witness", good]), cosigned);
+
+    text(directory, &["statement", "2026-11", "--container", "101", "--out", "seen"]);
+    let shown = text(directory, &["verify", "seen", "--key", key, "--witness", good]);
+    assert!(shown.contains("cosigned by witness.example.org at 2026-11-18T11:06:40Z\n"), "{shown}");
+    assert!(text(directory, &["verify", "seen"]).contains("Z, not checked"));
+    refused(&["verify", "seen", "--witness", other], "is not that of the key");
+    refused(&["verify", "first", "--witness", good], "has not cosigned it");
+    let (passes, printed) = check_independently(directory, &["seen", key, "--witness", good]);
+    assert!(passes && printed.contains("cosigned 1795000000"), "{printed}");
+    assert!(check_independently(directory, &["seen", key]).0);
+    for (file, witness) in [("seen", other), ("first", good)] {
+        assert!(!check_independently(directory, &[file, key, "--witness", witness]).0);
+    }
+
+    // The log goes on, by another key.
+    let later = trafctl(directory, &["statement", "key", "--rotate", "--yes"]).1;
+    assert!(text(directory, &["statement", "checkpoint"]).starts_with("billing.example.com/a\n3\n"));
+    write("update", &text(directory, &["statement", "checkpoint", "--since", "seen"]));
+    let of = |old, new| text(directory, &["verify", "--consistent", old, new, "--key", later.trim()]);
+    assert!(
+        of("seen", "update").starts_with("consistent: the log of 2 entries is the beginning of that of 3\n")
+    );
+    let json = ["verify", "--consistent", "first", "update", "--key", later.trim(), "--format", "json"];
+    assert!(text(directory, &json).contains("\"new_size\""));
+    let not = |old, new, expected| {
+        refused(&["verify", "--consistent", old, new, "--key", later.trim()], expected);
+    };
+    not("seen", "seen", "has no proof of consistency");
+    write("wrong", &text(directory, &["statement", "checkpoint", "--since", "1"]));
+    not("seen", "wrong", "--since 2");
+    let update = fs::read_to_string(directory.join("update")).unwrap();
+    let other =
+        text(directory, &["statement", "checkpoint", "--since", "1"]).lines().nth(1).unwrap().to_owned();
+    write("wrong", &update.replace(update.lines().nth(1).unwrap(), &other));
+    not("seen", "wrong", "two histories were shown");
+    refused(&["statement", "checkpoint", "--since", "4"], "the log has 3 entries");
+    // What was seen by the earlier key is of no use to the new one.
+    text(directory, &["statement", "2026-11", "--container", "101", "--out", "third"]);
+    refused(&["verify", "third", "--witness", good], "has not cosigned it");
+}

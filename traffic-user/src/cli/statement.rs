@@ -1,18 +1,22 @@
 //! `trafctl statement` and `trafctl verify`: what a container carried in a closed month, signed, and checked.
 
+mod checkpoint;
+mod consistent;
 mod key;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
-use traffic_statement::{InPage, PAGE, PublicKey, Verified, page_of, statement_in, verify};
+use traffic_statement::{
+    InPage, PAGE, PublicKey, StatementError, Verified, WitnessKey, page_of, statement_in, verify,
+};
 
 use crate::{
     cli::{Done, Format, Global, output::print_bytes, picture, print},
     files,
     render::statement as render,
-    statement::{self, Keys},
+    statement::{self, Keys, cosigned},
     time,
 };
 
@@ -54,6 +58,8 @@ pub struct Options {
 #[derive(Debug, Subcommand)]
 enum Action {
     Key(key::Options),
+    Checkpoint(checkpoint::CheckpointOptions),
+    Cosign(checkpoint::CosignOptions),
 }
 
 /// Check a statement, without root and without a ledger
@@ -73,7 +79,7 @@ enum Action {
     trafctl verify --html > verify.html    write a page that checks statements in a browser, offline")]
 pub struct VerifyOptions {
     /// The statement, or the page with it; - is standard input
-    #[arg(value_name = "FILE", required_unless_present = "html")]
+    #[arg(value_name = "FILE", required_unless_present_any = ["html", "consistent"])]
     file: Option<PathBuf>,
     /// The public key that must have signed it, or a file with it
     #[arg(long, value_name = "KEY")]
@@ -81,11 +87,17 @@ pub struct VerifyOptions {
     /// A later statement of the same issuer, or the page with it: refuse what it contradicts
     #[arg(long = "with", value_name = "LATER")]
     later: Option<PathBuf>,
+    /// The public key of a witness that must have seen the log, or a file with it; may be repeated
+    #[arg(long, value_name = "KEY")]
+    witness: Vec<String>,
+    /// Check that the log of OLD is the beginning of that of NEW, which `trafctl statement checkpoint --since` wrote
+    #[arg(long, value_names = ["OLD", "NEW"], num_args = 2, conflicts_with_all = ["file", "later", "proof", "html"])]
+    consistent: Option<Vec<PathBuf>>,
     /// Print the proof that the log has the month
     #[arg(long, conflicts_with = "format")]
     proof: bool,
     /// Print a page that checks statements in a browser, without a network
-    #[arg(long, conflicts_with_all = ["file", "key", "later", "proof", "format"])]
+    #[arg(long, conflicts_with_all = ["file", "key", "later", "witness", "proof", "format"])]
     html: bool,
     /// Output format
     #[arg(long, value_enum, default_value_t)]
@@ -96,8 +108,11 @@ pub struct VerifyOptions {
 const MOST_BYTES: u64 = 64 << 20;
 
 pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
-    if let Some(Action::Key(options)) = &options.action {
-        return key::run(global, options);
+    match &options.action {
+        Some(Action::Key(options)) => return key::run(global, options),
+        Some(Action::Checkpoint(options)) => return checkpoint::run(global, options),
+        Some(Action::Cosign(options)) => return checkpoint::cosign(global, options),
+        None => {}
     }
     let (Some(month), Some(container)) = (&options.month, &options.container) else {
         anyhow::bail!("a statement needs a month and --container");
@@ -106,6 +121,8 @@ pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
     let keys = Keys::read(&path)?;
     let public = keys.key.public().clone();
     let ledger = global.ledger()?;
+    let cosigned = cosigned::read(&global.state_dir, &public)?;
+    let keys = (keys, cosigned.as_deref());
     let text = statement::make(&ledger, (month, container), &global.class_names(), keys, time::now()?)?;
     // Whoever receives it will do the same.
     verify(&text, Some(&public)).context("the new statement does not pass its own check")?;
@@ -115,12 +132,17 @@ pub(super) fn run(global: &Global, options: &Options) -> anyhow::Result<Done> {
 }
 
 pub(super) fn check(options: &VerifyOptions) -> anyhow::Result<Done> {
+    if let Some([old, new]) = options.consistent.as_deref() {
+        return consistent::run(options, old, new);
+    }
     let Some(file) = &options.file else {
         print(PAGE)?;
         return Ok(Done::Success);
     };
     let key = options.key.as_deref().map(public_key).transpose()?;
     let given = key.as_ref();
+    let witnesses: Vec<WitnessKey> =
+        options.witness.iter().map(|given| witness_key(given)).collect::<anyhow::Result<_>>()?;
     let (verified, own_page, with) = match &options.later {
         None => {
             let (verified, own_page) = checked(file, given)?;
@@ -134,25 +156,31 @@ pub(super) fn check(options: &VerifyOptions) -> anyhow::Result<Done> {
             (verified, own_page, Some(render::With { later, revoked }))
         }
     };
+    for witness in &witnesses {
+        verified.checkpoint.seen_by(witness).with_context(|| format!("{}", file.display()))?;
+    }
     print(&match options.format {
         _ if options.proof => verified.tlog_proof,
-        Format::Table => render::text(&verified, given, with.as_ref()),
-        Format::Json => render::document(&verified, given, with.as_ref(), own_page)?,
+        Format::Table => render::text(&verified, given, with.as_ref(), &witnesses),
+        Format::Json => render::document(&verified, given, with.as_ref(), (own_page, &witnesses))?,
     })?;
     Ok(Done::Success)
 }
 
-/// Reads and checks a statement, by a key if one was given. Also whether the page that it is in is our own.
-fn checked(file: &Path, key: Option<&PublicKey>) -> anyhow::Result<(Verified, Option<bool>)> {
-    let text = if file == Path::new("-") {
+/// The text of a file; - is standard input.
+fn read(file: &Path) -> anyhow::Result<String> {
+    if file == Path::new("-") {
         let bytes =
             files::read_bounded(std::io::stdin().lock(), MOST_BYTES).context("cannot read standard input")?;
-        String::from_utf8(bytes).context("standard input is no statement")?
-    } else {
-        let bytes =
-            files::read(file, MOST_BYTES).with_context(|| format!("cannot read {}", file.display()))?;
-        String::from_utf8(bytes).with_context(|| format!("{} is no statement", file.display()))?
-    };
+        return String::from_utf8(bytes).context("standard input is no statement");
+    }
+    let bytes = files::read(file, MOST_BYTES).with_context(|| format!("cannot read {}", file.display()))?;
+    String::from_utf8(bytes).with_context(|| format!("{} is no statement", file.display()))
+}
+
+/// Reads and checks a statement, by a key if one was given. Also whether the page that it is in is our own.
+fn checked(file: &Path, key: Option<&PublicKey>) -> anyhow::Result<(Verified, Option<bool>)> {
+    let text = read(file)?;
     let (note, own_page) = match statement_in(&text) {
         Some(InPage { note, is_own_page }) => (note, Some(is_own_page)),
         None => (text, None),
@@ -170,13 +198,22 @@ fn checked(file: &Path, key: Option<&PublicKey>) -> anyhow::Result<(Verified, Op
 
 /// A key as its text, or the path of a file with it.
 fn public_key(given: &str) -> anyhow::Result<PublicKey> {
-    match PublicKey::parse(given) {
+    key_of(given, PublicKey::parse)
+}
+
+/// The same of a witness.
+fn witness_key(given: &str) -> anyhow::Result<WitnessKey> {
+    key_of(given, WitnessKey::parse)
+}
+
+fn key_of<K>(given: &str, parse: impl Fn(&str) -> Result<K, StatementError>) -> anyhow::Result<K> {
+    match parse(given) {
         Ok(key) => Ok(key),
         Err(error) if given.contains('+') && !Path::new(given).exists() => Err(error.into()),
         Err(_) => {
             let text = files::read_text(Path::new(given), MOST_BYTES)
                 .with_context(|| format!("cannot read the public key {given}"))?;
-            PublicKey::parse(&text).with_context(|| format!("cannot use {given}"))
+            parse(&text).with_context(|| format!("cannot use {given}"))
         }
     }
 }

@@ -1,7 +1,8 @@
 //! A verified statement, as text for people and as a document.
 
+use jiff::Timestamp;
 use serde::Serialize;
-use traffic_statement::{PublicKey, Record, Revoked, Verified};
+use traffic_statement::{PublicKey, Record, Revoked, Verified, WitnessKey};
 
 use super::{columns, json, look::printable};
 
@@ -25,12 +26,40 @@ struct Checked<'a> {
     /// The revocation of the statement's key, before which it says that it was made.
     #[serde(skip_serializing_if = "Option::is_none")]
     key_revoked: Option<&'a Revoked>,
+    /// Who has seen the log.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    cosigned: Vec<Cosigned<'a>>,
     /// For a statement in a page: whether the page is the one that this version makes.
     #[serde(skip_serializing_if = "Option::is_none")]
     own_page: Option<bool>,
     log_size: u64,
     container: &'a str,
     statement: &'a traffic_statement::Document,
+}
+
+/// A cosignature of the log's state.
+#[derive(Serialize)]
+struct Cosigned<'a> {
+    witness: &'a str,
+    /// When it saw it.
+    time: String,
+    /// Whether it is by a key that was given.
+    checked: bool,
+}
+
+fn cosigned<'a>(verified: &'a Verified, witnesses: &[WitnessKey]) -> Vec<Cosigned<'a>> {
+    let checkpoint = &verified.checkpoint;
+    let is_checked =
+        |cosignature| witnesses.iter().any(|witness| checkpoint.is_seen_by(cosignature, witness));
+    let all = checkpoint.cosignatures.iter().map(|cosignature| Cosigned {
+        witness: &cosignature.name,
+        time: i64::try_from(cosignature.time)
+            .ok()
+            .and_then(|time| Timestamp::from_second(time).ok())
+            .map_or_else(|| cosignature.time.to_string(), |time| time.to_string()),
+        checked: is_checked(cosignature),
+    });
+    all.collect()
 }
 
 /// A later statement that another one was compared with.
@@ -54,7 +83,7 @@ pub fn document(
     verified: &Verified,
     given: Option<&PublicKey>,
     with: Option<&With>,
-    own_page: Option<bool>,
+    (own_page, witnesses): (Option<bool>, &[WitnessKey]),
 ) -> anyhow::Result<String> {
     json::document(&Checked {
         valid: true,
@@ -64,6 +93,7 @@ pub fn document(
         revoked: newest(verified, with).keys.revoked(),
         later_log_size: with.map(|with| with.later.log_size),
         key_revoked: with.and_then(|with| with.revoked.as_ref()),
+        cosigned: cosigned(verified, witnesses),
         own_page,
         log_size: verified.log_size,
         container: verified.document.container(),
@@ -72,7 +102,12 @@ pub fn document(
 }
 
 /// The same as text.
-pub fn text(verified: &Verified, given: Option<&PublicKey>, with: Option<&With>) -> String {
+pub fn text(
+    verified: &Verified,
+    given: Option<&PublicKey>,
+    with: Option<&With>,
+    witnesses: &[WitnessKey],
+) -> String {
     let document = &verified.document;
     let period = &document.period;
     let now = document.container_now.as_ref().map_or_else(String::new, |now| format!(" (now {now})"));
@@ -142,6 +177,10 @@ pub fn text(verified: &Verified, given: Option<&PublicKey>, with: Option<&With>)
         Some(_) => "it followed the key that was given, by signatures of both that are in the log\n",
         None => "compare this key with the one that the issuer publishes, or give that one with --key\n",
     };
+    for Cosigned { witness, time, checked } in cosigned(verified, witnesses) {
+        let is_checked = if checked { "" } else { ", not checked: give its key with --witness" };
+        text += &format!("cosigned by {witness} at {time}{is_checked}\n");
+    }
     for revoked in newest(verified, with).keys.revoked() {
         text += &format!("revoked: {}, from {} on: {}\n", revoked.key, revoked.from, revoked.reason);
     }

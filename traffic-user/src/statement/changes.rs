@@ -33,6 +33,14 @@ fn history(ledger: &Ledger) -> anyhow::Result<(KeyHistory, u64)> {
     Ok((history, entries))
 }
 
+/// Checks that a key is the one that signs by now.
+///
+/// # Errors
+/// When another one does, or the ledger cannot be read.
+pub fn check_signer(ledger: &Ledger, keys: &Keys) -> anyhow::Result<()> {
+    Ok(history(ledger)?.0.check_signer(keys.key.public())?)
+}
+
 fn next_path(path: &Path) -> PathBuf {
     let mut name: OsString = path.into();
     name.push(NEXT);

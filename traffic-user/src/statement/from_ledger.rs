@@ -10,13 +10,26 @@ use traffic_ledger::{
 };
 use traffic_statement::{
     Amounts, ClassTable, ClosedRate, ClosedRow, Counts, Day, Dropped, DroppedRow, Facts, FaultRow, GapLine,
-    Issuing, Kind, Log, Period, Record, SignedCounts, issue,
+    Kind, Log, Period, Record, Salts, SignedCounts, issue,
 };
 
 use super::Keys;
 use crate::render::ClassNames;
 
-/// Makes the statement of a container and a closed month.
+/// The log of a ledger.
+///
+/// # Errors
+/// When something else than trafctl changed a closed month, or the ledger cannot be read.
+pub fn log(ledger: &Ledger, salts: Salts) -> anyhow::Result<Log> {
+    let mut log = Log::new(salts);
+    ledger.frozen_entries(|entry| {
+        append(entry.content, |kind, period, records| Ok(log.push((kind, period, &entry.hash), records)?))
+    })?;
+    Ok(log)
+}
+
+/// Makes the statement of a container and a closed month. `cosigned` is a checkpoint with cosignatures, which it has where
+/// that covers everything in it.
 ///
 /// # Errors
 /// When the month is not closed or has no figures of the container, when something else than trafctl changed a closed
@@ -25,7 +38,7 @@ pub fn make(
     ledger: &Ledger,
     (month, container): (&str, &str),
     names: &ClassNames,
-    keys: Keys,
+    (keys, cosigned): (Keys, Option<&str>),
     made: Timestamp,
 ) -> anyhow::Result<String> {
     let (number, container_now) = ledger.frozen_container(month, container)?;
@@ -60,25 +73,32 @@ pub fn make(
         class_tables: class_tables(ledger, month, number)?,
     };
     let mut issuing = issue(Log::new(keys.salts), facts);
-    ledger.frozen_entries(|entry| append(&mut issuing, &entry.hash, entry.content))?;
-    Ok(issuing.finish(&keys.key)?)
+    ledger.frozen_entries(|entry| {
+        append(
+            entry.content,
+            |kind, period, records| Ok(issuing.entry((kind, period, &entry.hash), records)?),
+        )
+    })?;
+    Ok(issuing.finish(&keys.key, cosigned)?)
 }
 
-fn append(issuing: &mut Issuing, hash: &str, content: Frozen) -> anyhow::Result<()> {
+/// Appends what an entry froze by its kind, month and records.
+fn append(
+    content: Frozen,
+    to: impl FnOnce(Kind, Option<&str>, &[Record]) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     match content {
         Frozen::Period(period, containers) => {
             let records: Vec<Record> =
                 containers.into_iter().map(|container| figures(&period, container)).collect();
-            issuing.entry((Kind::Period, Some(&period), hash), &records)?;
+            to(Kind::Period, Some(&period), &records)
         }
         Frozen::Correction(number, adjustment) => {
             let period = adjustment.period.clone();
-            let record = correction(number, adjustment);
-            issuing.entry((Kind::Correction, Some(&period), hash), &[record])?;
+            to(Kind::Correction, Some(&period), &[correction(number, adjustment)])
         }
-        Frozen::KeyChange(note) => issuing.entry((Kind::Key, None, hash), &[Record::Key { note }])?,
+        Frozen::KeyChange(note) => to(Kind::Key, None, &[Record::Key { note }]),
     }
-    Ok(())
 }
 
 fn figures(period: &str, frozen: FrozenContainer) -> Record {
@@ -239,7 +259,8 @@ mod tests {
         file.ledger.close_anyway("2026-11", node.wall).unwrap();
         let keys = Keys::generate("node1.example.com").unwrap();
         let public = keys.key.public().clone();
-        let text = make(&file.ledger, ("2026-11", "101"), &ClassNames::default(), keys, node.wall).unwrap();
+        let text =
+            make(&file.ledger, ("2026-11", "101"), &ClassNames::default(), (keys, None), node.wall).unwrap();
         let dropped = verify(&text, Some(&public)).unwrap().document.dropped.unwrap();
         assert_eq!(dropped.recorded_from, "2026-11-11T12:00:00Z");
         let rows = dropped.rows.iter().map(|row| (row.class, row.reason.as_str(), row.counts.values()));
@@ -265,7 +286,8 @@ mod tests {
         file.ledger.close_anyway("2026-11", node.wall).unwrap();
         let keys = Keys::generate("node1.example.com").unwrap();
         let public = keys.key.public().clone();
-        let text = make(&file.ledger, ("2026-11", "101"), &ClassNames::default(), keys, node.wall).unwrap();
+        let text =
+            make(&file.ledger, ("2026-11", "101"), &ClassNames::default(), (keys, None), node.wall).unwrap();
         let faults = verify(&text, Some(&public)).unwrap().document.faults;
         let rows = faults.iter().map(|row| (row.reason.as_str(), row.counts.values()));
         assert_eq!(rows.collect::<Vec<_>>(), [("malformed", [0, 0, 4, 240]), ("not_ip", [0, 0, 5, 300])]);

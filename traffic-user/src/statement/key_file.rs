@@ -78,8 +78,15 @@ impl Keys {
     /// # Errors
     /// When the system has no random bytes.
     pub fn successor(&self) -> anyhow::Result<Self> {
-        let salts = Salts::parse(&self.salts.secret_text())?;
-        Ok(Self { key: SecretKey::generate(self.key.public().name())?, salts })
+        Ok(Self { key: SecretKey::generate(self.key.public().name())?, salts: self.salts()? })
+    }
+
+    /// The secret for salts once more, for a log that goes with it.
+    ///
+    /// # Errors
+    /// Never: it is what was parsed.
+    pub fn salts(&self) -> anyhow::Result<Salts> {
+        Ok(Salts::parse(&self.salts.secret_text())?)
     }
 
     fn text(&self) -> String {

@@ -35,6 +35,9 @@ pub enum StatementError {
         /// What follows from that here.
         then: String,
     },
+    /// A witness has not seen it.
+    #[error("{0}")]
+    Witness(String),
     /// Two texts of the same issuer show two logs.
     #[error("two histories were shown: {0}; keep both files, which prove it")]
     TwoHistories(String),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     canonical,
+    checkpoint::Checkpoint,
     document::{
         ClassTable, Day, Document, Dropped, FORMAT, FaultRow, GapLine, Period, Proven, Record, SignedCounts,
         Sum,
@@ -84,12 +85,13 @@ impl Issuing {
         Ok(())
     }
 
-    /// The statement, signed: a note whose text is one line of JSON.
+    /// The statement, signed: a note whose text is one line of JSON. `cosigned` is a checkpoint with cosignatures, which is
+    /// taken where it is one of this log and covers everything that is stated.
     ///
     /// # Errors
     /// When the month has no figures of the container, or another key signs by now.
-    pub fn finish(self, key: &SecretKey) -> Result<String, StatementError> {
-        let Self { log, facts, figures, corrections, keys } = self;
+    pub fn finish(self, key: &SecretKey, cosigned: Option<&str>) -> Result<String, StatementError> {
+        let Self { mut log, facts, figures, corrections, keys } = self;
         let mut history = KeyHistory::default();
         for (record, place) in &keys {
             if let Record::Key { note } = record {
@@ -100,6 +102,11 @@ impl Issuing {
         let (figures, place) = figures.ok_or_else(|| {
             StatementError::Facts(format!("the container has no figures in {}", facts.period.name))
         })?;
+        let places = std::iter::once(&place).chain(corrections.iter().chain(&keys).map(|(_, place)| place));
+        let needed = places.map(|place| place.entry.entry).max().unwrap_or_default();
+        let seen = cosigned.and_then(|note| Some((note, Checkpoint::open(note, &[key.public()]).ok()?)));
+        let seen = seen.filter(|(_, seen)| seen.size >= needed && log.go_back(seen));
+        let checkpoint = seen.map_or_else(|| log.checkpoint(key), |(note, _)| note.to_owned());
         let proven = |(record, place): (Record, Place)| {
             let proof = log.proof(&place);
             Proven { record, entry: place.entry, proof }
@@ -127,7 +134,7 @@ impl Issuing {
             dropped: facts.dropped,
             faults: facts.faults,
             class_tables: facts.class_tables,
-            checkpoint: log.checkpoint(key),
+            checkpoint,
         };
         Ok(key.sign(&(canonical::text(&document)? + "\n")))
     }

@@ -8,11 +8,15 @@
 //! - `note`: texts with signatures, and their keys (C2SP signed-note).
 //! - `keys`: changes of the key that signs.
 //! - `merkle`: trees of hashes, and proofs that something is in them (RFC 9162).
-//! - `log`: what the leaves of the log are, its checkpoint and its proofs (C2SP tlog-checkpoint, tlog-proof).
+//! - `log`: what the leaves of the log are, and its proofs (C2SP tlog-proof).
+//! - `checkpoint`, `cosignature`: states of the log, their order, and who has seen them (C2SP tlog-checkpoint,
+//!   tlog-cosignature).
 //! - `document`: the parts of a statement.
 //! - `issue`, `verify`: from figures to a statement, and back with all checks.
 
 mod canonical;
+mod checkpoint;
+mod cosignature;
 mod document;
 mod error;
 mod issue;
@@ -25,6 +29,8 @@ mod page;
 mod tests;
 mod verify;
 
+pub use checkpoint::{Checkpoint, Update};
+pub use cosignature::{Cosignature, WitnessKey};
 pub use document::{
     Amounts, ClassTable, ClosedRate, ClosedRow, Counts, Day, Document, Dropped, DroppedRow, FaultRow,
     GapLine, Period, Record, SignedCounts, Sum,

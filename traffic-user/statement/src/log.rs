@@ -11,10 +11,11 @@ use traffic_model::hex;
 
 use crate::{
     canonical,
+    checkpoint::{Checkpoint, Update},
     document::Record,
     error::StatementError,
     merkle::{self, Hash},
-    note::{self, PublicKey, SecretKey},
+    note::{self, SecretKey},
 };
 
 /// What the text of the secret begins with.
@@ -187,6 +188,44 @@ impl Log {
         let root = STANDARD.encode(merkle::root(&self.leaves));
         key.sign(&format!("{}\n{}\n{root}\n", key.public().name(), self.leaves.len()))
     }
+
+    /// Appends the next entry of the chain with all its records.
+    ///
+    /// # Errors
+    /// When an amount cannot be written.
+    pub fn push(
+        &mut self,
+        entry: (Kind, Option<&str>, &str),
+        records: &[Record],
+    ) -> Result<(), StatementError> {
+        self.append(entry, records, -1).map(drop)
+    }
+
+    /// The state of the log with the proof that it continues its first `old` entries.
+    ///
+    /// # Errors
+    /// When it has fewer.
+    pub fn update(&self, key: &SecretKey, old: u64) -> Result<Update, StatementError> {
+        let size = usize::try_from(old).ok().filter(|old| *old <= self.leaves.len()).ok_or_else(|| {
+            StatementError::Facts(format!("the log has {} entries, and not {old} or more", self.leaves.len()))
+        })?;
+        Ok(Update::new(old, merkle::consistency(&self.leaves, size), self.checkpoint(key)))
+    }
+
+    /// Whether a checkpoint is an earlier state of this log, or the present one.
+    pub fn begins_with(&self, checkpoint: &Checkpoint) -> bool {
+        let size = usize::try_from(checkpoint.size).unwrap_or(usize::MAX);
+        self.leaves.get(..size).is_some_and(|leaves| merkle::root(leaves) == checkpoint.root)
+    }
+
+    /// Goes back to a checkpoint of this log, which is the whole log afterwards. Returns whether it is one.
+    pub(crate) fn go_back(&mut self, checkpoint: &Checkpoint) -> bool {
+        let is_of_log = self.begins_with(checkpoint);
+        if is_of_log {
+            self.leaves.truncate(usize::try_from(checkpoint.size).unwrap_or(usize::MAX));
+        }
+        is_of_log
+    }
 }
 
 fn record_hash(record: &Record, salt: &Hash) -> Result<Hash, StatementError> {
@@ -199,37 +238,12 @@ impl Entry {
     }
 }
 
-/// A state of the log that a key has signed.
-pub(crate) struct Checkpoint {
-    pub size: u64,
-    pub root: Hash,
-}
-
 impl Checkpoint {
-    /// Reads one that this key has signed.
-    ///
-    /// # Errors
-    /// When it is none, or another key signed it.
-    pub fn open(text: &str, key: &PublicKey) -> Result<Self, StatementError> {
-        let wrong = || StatementError::form("its checkpoint is none");
-        let mut lines = key.open(text)?.lines();
-        if lines.next() != Some(key.name()) {
-            return Err(wrong());
-        }
-        let size =
-            lines.next().filter(|size| !size.starts_with(['+', '0'])).and_then(|size| size.parse().ok());
-        let root = lines.next().and_then(|root| STANDARD.decode(root).ok()?.try_into().ok());
-        match (size, root, lines.next()) {
-            (Some(size), Some(root), None) => Ok(Self { size, root }),
-            _ => Err(wrong()),
-        }
-    }
-
     /// Checks that a record is under an entry, and the entry in the log.
     ///
     /// # Errors
     /// When it is not.
-    pub fn check(&self, record: &Record, entry: &Entry, proof: &Proof) -> Result<(), StatementError> {
+    pub(crate) fn check(&self, record: &Record, entry: &Entry, proof: &Proof) -> Result<(), StatementError> {
         let not = |what: String| Err(StatementError::Contradiction(what));
         let (period, number) = record.subject();
         if period != entry.period.as_deref() || record.kind() != entry.kind {

@@ -77,6 +77,65 @@ pub(crate) fn root_of_path(leaf: &Hash, index: u64, size: u64, path: &[Hash]) ->
     (last == 0).then_some(hash)
 }
 
+/// The proof that a tree begins with an earlier one of `old` leaves (RFC 9162, section 2.1.4.1). Empty where the two are
+/// the same, or either is empty.
+pub(crate) fn consistency(leaves: &[Hash], old: usize) -> Vec<Hash> {
+    if old == 0 || old >= leaves.len() { Vec::new() } else { subproof(leaves, old, true) }
+}
+
+/// `is_whole` says that the earlier tree's root is that of these leaves, so that whoever checks has it.
+fn subproof(leaves: &[Hash], old: usize, is_whole: bool) -> Vec<Hash> {
+    if old == leaves.len() {
+        return if is_whole { Vec::new() } else { vec![root(leaves)] };
+    }
+    let (left, right) = leaves.split_at(border(leaves.len()));
+    let (mut proof, beside) = match old.checked_sub(left.len()) {
+        None | Some(0) => (subproof(left, old, is_whole), root(right)),
+        Some(old) => (subproof(right, old, false), root(left)),
+    };
+    proof.push(beside);
+    proof
+}
+
+/// Whether a proof shows that a tree begins with an earlier one, each by its size and root (RFC 9162, section 2.1.4.2).
+pub(crate) fn is_consistent(old: (u64, &Hash), new: (u64, &Hash), proof: &[Hash]) -> bool {
+    let ((old_size, old_root), (new_size, new_root)) = (old, new);
+    if old_size == 0 {
+        return proof.is_empty() && *old_root == root(&[]) && (new_size > 0 || old_root == new_root);
+    }
+    if old_size >= new_size {
+        return old_size == new_size && proof.is_empty() && old_root == new_root;
+    }
+    // A tree of a power of two is a part of each later one, so its root is not in the proof.
+    let first = if old_size.is_power_of_two() { Some(old_root) } else { None };
+    let mut proof = first.into_iter().chain(proof);
+    let (mut at, mut last) = (old_size - 1, new_size - 1);
+    while at & 1 == 1 {
+        at >>= 1;
+        last >>= 1;
+    }
+    let Some(first) = proof.next() else { return false };
+    let (mut of_old, mut of_new) = (*first, *first);
+    for beside in proof {
+        if last == 0 {
+            return false;
+        }
+        if at & 1 == 1 || at == last {
+            of_old = node(beside, &of_old);
+            of_new = node(beside, &of_new);
+            while at & 1 == 0 && at != 0 {
+                at >>= 1;
+                last >>= 1;
+            }
+        } else {
+            of_new = node(&of_new, beside);
+        }
+        at >>= 1;
+        last >>= 1;
+    }
+    last == 0 && of_old == *old_root && of_new == *new_root
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,5 +194,62 @@ mod tests {
         }
         assert_eq!(root_of_path(&leaves[0], 1, 1, &[]), None);
         assert_eq!(path(&[], 0), [[0; 32]; 0]);
+    }
+
+    #[test]
+    fn each_tree_continues_each_earlier_one_and_no_other() {
+        let leaves: Vec<Hash> = (0..34_u8).map(|number| leaf(&[&[number]])).collect();
+        let other: Vec<Hash> = (0..34_u8).map(|number| leaf(&[&[number + u8::from(number == 3)]])).collect();
+        let size = |leaves: &[Hash]| leaves.len() as u64;
+        for new in 0..=leaves.len() {
+            let new = &leaves[..new];
+            let new_root = root(new);
+            for old in 0..=new.len() {
+                let proof = consistency(new, old);
+                let old = &leaves[..old];
+                let old_root = root(old);
+                let check =
+                    |old: (u64, &Hash), new: (u64, &Hash), proof: &[Hash]| is_consistent(old, new, proof);
+                assert!(check((size(old), &old_root), (size(new), &new_root), &proof), "{old:?}");
+                // One entry more or less.
+                if old.len() + 1 < new.len() && !old.is_empty() {
+                    let more = root(&leaves[..old.len() + 1]);
+                    assert!(!check((size(old) + 1, &more), (size(new), &new_root), &proof));
+                    let less = root(&new[..new.len() - 1]);
+                    assert!(!check((size(old), &old_root), (size(new) - 1, &less), &proof));
+                }
+                if size(old) > 3 {
+                    let another = root(&other[..old.len()]);
+                    assert!(!check((size(old), &another), (size(new), &new_root), &proof));
+                    let another = root(&other[..new.len()]);
+                    assert!(!check((size(old), &old_root), (size(new), &another), &proof));
+                }
+                assert!(
+                    size(old) == 0
+                        || !check((size(old), &new_root), (size(new), &old_root), &proof)
+                        || old.len() == new.len()
+                );
+                let longer = [&proof[..], &[new_root]].concat();
+                assert!(!check((size(old), &old_root), (size(new), &new_root), &longer));
+                for at in 0..proof.len() {
+                    let mut changed = proof.clone();
+                    changed[at][7] ^= 1;
+                    assert!(!check((size(old), &old_root), (size(new), &new_root), &changed));
+                    changed.remove(at);
+                    assert!(!check((size(old), &old_root), (size(new), &new_root), &changed));
+                }
+            }
+        }
+    }
+
+    /// The proofs of RFC 9162, section 2.1.5.
+    #[test]
+    fn proofs_of_consistency_are_those_of_the_standard() {
+        let leaves: Vec<Hash> = (0..7_u8).map(|number| leaf(&[&[number]])).collect();
+        let at = |from: usize, to: usize| root(&leaves[from..to]);
+        // PROOF(3, D[7]) = [c, d, g, l], PROOF(4, D[7]) = [l], PROOF(6, D[7]) = [i, j, k].
+        assert_eq!(consistency(&leaves, 3), [at(2, 3), at(3, 4), at(0, 2), at(4, 7)]);
+        assert_eq!(consistency(&leaves, 4), [at(4, 7)]);
+        assert_eq!(consistency(&leaves, 6), [at(4, 6), at(6, 7), at(0, 4)]);
     }
 }

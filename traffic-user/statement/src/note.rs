@@ -15,8 +15,8 @@ use crate::{error::StatementError, merkle::sha256};
 /// The type of keys and signatures, as the format numbers them.
 const TYPE: u8 = 1;
 const SEED_BYTES: usize = 32;
-const KEY_BYTES: usize = 32;
-const ID_BYTES: usize = 4;
+pub(crate) const KEY_BYTES: usize = 32;
+pub(crate) const ID_BYTES: usize = 4;
 /// What each line with a signature begins with: an em dash and a space.
 const SIGNATURE: &str = "\u{2014} ";
 /// What the text of a secret key begins with.
@@ -35,25 +35,8 @@ impl PublicKey {
     /// # Errors
     /// When it is not one of Ed25519, or its parts contradict each other.
     pub fn parse(text: &str) -> Result<Self, StatementError> {
-        let wrong = |why: &str| {
-            StatementError::Key(format!(
-                "{text:?} is no public key: {why}; it looks like `statements.example.com+0123abcd+AZZj...`"
-            ))
-        };
-        // The key itself may have plus signs.
-        let mut parts = text.trim().splitn(3, '+');
-        let (Some(name), Some(id), Some(key)) = (parts.next(), parts.next(), parts.next()) else {
-            return Err(wrong("it has no three parts with plus signs between them"));
-        };
-        check_name(name)?;
-        let bytes = STANDARD.decode(key).map_err(|_| wrong("its last part is not base64"))?;
-        let [TYPE, key @ ..] = bytes.as_slice() else { return Err(wrong("it is not one of Ed25519")) };
-        let key = key.try_into().map_err(|_| wrong("it has not 32 bytes"))?;
-        let found = Self { name: name.to_owned(), key };
-        if hex(&found.id()) != id {
-            return Err(wrong("its id is not that of its name and key"));
-        }
-        Ok(found)
+        let (name, key) = parse_key(text, TYPE)?;
+        Ok(Self { name, key })
     }
 
     /// The name of whoever signs.
@@ -62,8 +45,7 @@ impl PublicKey {
     }
 
     fn id(&self) -> [u8; ID_BYTES] {
-        let hash = sha256(&[self.name.as_bytes(), b"\n", &[TYPE], &self.key]);
-        [hash[0], hash[1], hash[2], hash[3]]
+        key_id(&self.name, TYPE, &self.key)
     }
 
     /// The text of a note that this key, and nobody else, has signed.
@@ -85,9 +67,47 @@ impl PublicKey {
 
 impl fmt::Display for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let key = STANDARD.encode([&[TYPE], &self.key[..]].concat());
-        write!(f, "{}+{}+{key}", self.name, hex(&self.id()))
+        f.write_str(&key_text(&self.name, TYPE, &self.key))
     }
+}
+
+/// The id of a key, as the format of signed notes has it for keys of each type.
+pub(crate) fn key_id(name: &str, kind: u8, key: &[u8; KEY_BYTES]) -> [u8; ID_BYTES] {
+    let hash = sha256(&[name.as_bytes(), b"\n", &[kind], key]);
+    [hash[0], hash[1], hash[2], hash[3]]
+}
+
+/// The text of a key of a type.
+pub(crate) fn key_text(name: &str, kind: u8, key: &[u8; KEY_BYTES]) -> String {
+    let id = hex(&key_id(name, kind, key));
+    format!("{name}+{id}+{}", STANDARD.encode([&[kind], &key[..]].concat()))
+}
+
+/// Name and bytes of a key of a type, from its text.
+///
+/// # Errors
+/// When it is of another type, or its parts contradict each other.
+pub(crate) fn parse_key(text: &str, kind: u8) -> Result<(String, [u8; KEY_BYTES]), StatementError> {
+    let wrong = |why: &str| {
+        StatementError::Key(format!(
+            "{text:?} is no public key{}: {why}; it looks like `statements.example.com+0123abcd+{}...`",
+            if kind == TYPE { "" } else { " of a witness" },
+            if kind == TYPE { "AZZj" } else { "BJZj" },
+        ))
+    };
+    // The key itself may have plus signs.
+    let mut parts = text.trim().splitn(3, '+');
+    let (Some(name), Some(id), Some(key)) = (parts.next(), parts.next(), parts.next()) else {
+        return Err(wrong("it has no three parts with plus signs between them"));
+    };
+    check_name(name)?;
+    let bytes = STANDARD.decode(key).map_err(|_| wrong("its last part is not base64"))?;
+    let Some(key) = bytes.strip_prefix(&[kind]) else { return Err(wrong("it is of another type")) };
+    let key = key.try_into().map_err(|_| wrong("it has not 32 bytes"))?;
+    if hex(&key_id(name, kind, &key)) != id {
+        return Err(wrong("its id is not that of its name and key"));
+    }
+    Ok((name.to_owned(), key))
 }
 
 /// A key that signs. Its text is `PRIVATE+KEY+NAME+ID+SEED`, as other tools for signed notes have it.
@@ -160,9 +180,13 @@ impl SecretKey {
     /// The line with the signature of a text.
     fn signature(&self, text: &str) -> String {
         let signature = self.pair.sign(text.as_bytes());
-        let signature = STANDARD.encode([&self.public.id(), signature.as_ref()].concat());
-        format!("{SIGNATURE}{} {signature}\n", self.public.name)
+        signature_line(&self.public.name, &[&self.public.id(), signature.as_ref()].concat()) + "\n"
     }
+}
+
+/// A line with a signature, which begins with the id of its key.
+pub(crate) fn signature_line(name: &str, signature: &[u8]) -> String {
+    format!("{SIGNATURE}{name} {}", STANDARD.encode(signature))
 }
 
 /// The note of a text, which ends with a line feed, with the signatures of these keys in this order.
@@ -191,6 +215,26 @@ pub(crate) fn open_all<'n>(note: &'n str, keys: &[&PublicKey]) -> Result<&'n str
     Ok(text)
 }
 
+/// The text of a note that one of these keys has signed first, that key, and the lines of all other signatures.
+///
+/// # Errors
+/// When it is no note, or none of the keys has signed it first.
+pub(crate) fn open_first<'n, 'k>(
+    note: &'n str,
+    keys: &[&'k PublicKey],
+) -> Result<(&'n str, &'k PublicKey, Vec<&'n str>), StatementError> {
+    let (text, signatures) = split(note)?;
+    let mut lines = signatures.strip_suffix('\n').unwrap_or_default().split('\n');
+    let first = lines.next().unwrap_or_default();
+    for key in keys {
+        if key.has_signed(text, first)? {
+            return Ok((text, key, lines.collect()));
+        }
+    }
+    let keys: Vec<String> = keys.iter().map(ToString::to_string).collect();
+    Err(StatementError::Signature { key: keys.join(" or ") })
+}
+
 /// The text of a note, whoever has signed it.
 ///
 /// # Errors
@@ -207,7 +251,7 @@ pub(crate) fn random() -> Result<[u8; 32], StatementError> {
     Ok(bytes)
 }
 
-fn check_name(name: &str) -> Result<(), StatementError> {
+pub(crate) fn check_name(name: &str) -> Result<(), StatementError> {
     let is_usual = |letter: char| letter.is_ascii_graphic() && !"+<>&\"'`\\".contains(letter);
     if name.is_empty() || !name.chars().all(is_usual) {
         return Err(StatementError::Key(format!(
@@ -229,7 +273,7 @@ fn split(note: &str) -> Result<(&str, &str), StatementError> {
 }
 
 /// Name and content of a line with a signature.
-fn signature_of(line: &str) -> Result<(&str, Vec<u8>), StatementError> {
+pub(crate) fn signature_of(line: &str) -> Result<(&str, Vec<u8>), StatementError> {
     let parts = line.strip_prefix(SIGNATURE).and_then(|line| line.split_once(' '));
     let decoded = parts.and_then(|(name, signature)| Some((name, STANDARD.decode(signature).ok()?)));
     decoded

@@ -2,12 +2,12 @@
 
 use crate::{
     canonical,
+    checkpoint::Checkpoint,
     document::{Document, FORMAT, Proven, Record},
     error::StatementError,
     issue::sums_of,
     keys::{KeyHistory, Revoked, is_time},
-    log::{Checkpoint, Entry, Kind, tlog_proof},
-    merkle::Hash,
+    log::{Entry, Kind, tlog_proof},
     note::PublicKey,
 };
 
@@ -23,7 +23,8 @@ pub struct Verified {
     pub log_size: u64,
     /// The keys that signed before, as the log has them.
     pub keys: KeyHistory,
-    root: Hash,
+    /// The state of the log that was signed, with its cosignatures.
+    pub checkpoint: Checkpoint,
     /// The proof that the closed month is in the log, for other tools (C2SP tlog-proof).
     pub tlog_proof: String,
 }
@@ -56,7 +57,7 @@ pub fn verify(note: &str, expected: Option<&PublicKey>) -> Result<Verified, Stat
     if text.strip_suffix('\n') != Some(line) || text != canonical::text(&document)? + "\n" {
         return Err(StatementError::form("its document has another text than the canonical one"));
     }
-    let checkpoint = Checkpoint::open(&document.checkpoint, &named)?;
+    let checkpoint = Checkpoint::open(&document.checkpoint, &[&named])?;
     check(&document, &checkpoint)?;
     let keys = key_history(&document, &checkpoint, &named)?;
     if let Some(expected) = expected.filter(|expected| **expected != named) {
@@ -71,8 +72,8 @@ pub fn verify(note: &str, expected: Option<&PublicKey>) -> Result<Verified, Stat
     }
     let Proven { entry, proof, .. } = &document.figures;
     let tlog_proof = tlog_proof(entry, proof, &document.checkpoint)?;
-    let (log_size, root) = (checkpoint.size, checkpoint.root);
-    Ok(Verified { key: named, log_size, keys, root, tlog_proof, document })
+    let log_size = checkpoint.size;
+    Ok(Verified { key: named, log_size, keys, checkpoint, tlog_proof, document })
 }
 
 /// The keys of the log, of which the last one is the issuer.
@@ -128,7 +129,7 @@ impl Verified {
         if self.keys.former() != before {
             return two("the keys before this one are others in each".to_owned());
         }
-        if later.log_size == self.log_size && later.root != self.root {
+        if later.log_size == self.log_size && later.checkpoint.root != self.checkpoint.root {
             return two(format!("the log of {} entries has another root in each", self.log_size));
         }
         for entry in self.entries() {

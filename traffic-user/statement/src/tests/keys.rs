@@ -30,7 +30,7 @@ fn issuing(changes: &[Record], made: &str) -> Issuing {
 }
 
 fn by(seed: u8, changes: &[Record]) -> String {
-    issuing(changes, MADE).finish(&key_of(seed)).unwrap()
+    issuing(changes, MADE).finish(&key_of(seed), None).unwrap()
 }
 
 fn verified(note: &str) -> Verified {
@@ -49,11 +49,12 @@ fn a_reader_with_an_old_key_accepts_one_that_followed_it() {
     assert!(matches!(error, StatementError::OtherKey { .. }), "{error}");
     // Only the last key signs.
     for seed in [7, 8, 10] {
-        let error = issuing(&changes, MADE).finish(&key_of(seed)).unwrap_err().to_string();
+        let error = issuing(&changes, MADE).finish(&key_of(seed), None).unwrap_err().to_string();
         assert!(error.contains("another key signs by now"), "{error}");
     }
     // What cannot be a change is not stated either.
-    let wrong = issuing(&[rotated(7, 8), rotated(7, 9)], MADE).finish(&key_of(9)).unwrap_err().to_string();
+    let wrong =
+        issuing(&[rotated(7, 8), rotated(7, 9)], MADE).finish(&key_of(9), None).unwrap_err().to_string();
     assert!(wrong.contains("another key than the one before it"), "{wrong}");
 }
 
@@ -71,11 +72,11 @@ fn a_revoked_key_is_refused_with_the_reason() {
     let stolen = verified(&by(7, &[]));
     let error = stolen.check_with(&verified(&later)).unwrap_err().to_string();
     assert!(error.contains("laptop stolen, and this was made 2026-11-30T17:00:00Z"), "{error}");
-    let at_that_moment = verified(&issuing(&[], LEAKED).finish(&key_of(7)).unwrap());
+    let at_that_moment = verified(&issuing(&[], LEAKED).finish(&key_of(7), None).unwrap());
     assert!(at_that_moment.check_with(&verified(&later)).is_err());
-    let without_time = verified(&issuing(&[], "2026").finish(&key_of(7)).unwrap());
+    let without_time = verified(&issuing(&[], "2026").finish(&key_of(7), None).unwrap());
     assert!(without_time.check_with(&verified(&later)).is_err());
-    let before = verified(&issuing(&[], "2026-11-19T23:59:59Z").finish(&key_of(7)).unwrap());
+    let before = verified(&issuing(&[], "2026-11-19T23:59:59Z").finish(&key_of(7), None).unwrap());
     assert_eq!(before.check_with(&verified(&later)).unwrap().unwrap().reason, "laptop stolen");
     // A key that was only replaced is as good as ever.
     let kept = by(8, &changes[..1]);
@@ -94,7 +95,7 @@ fn a_later_statement_shows_another_history() {
     let mut beside = issuing(&[], "2026-11-19T00:00:00Z");
     let more = correction("2026-09", 3, 1, -3);
     beside.entry((Kind::Correction, Some("2026-09"), "ff0"), &[more]).unwrap();
-    let beside = verified(&beside.finish(&key_of(7)).unwrap());
+    let beside = verified(&beside.finish(&key_of(7), None).unwrap());
     assert!(two(&beside, &later).contains("entry 6 replaced its key"));
     // Other keys, and another root of the same number of entries.
     let elsewhere = verified(&by(9, &[rotated(7, 6), rotated(6, 8), rotated(8, 9)]));
@@ -105,13 +106,13 @@ fn a_later_statement_shows_another_history() {
         let mut issuing = chain(issue(Log::new(Salts::of([9; 32])), facts(3)));
         let record = correction("2026-09", 3, 1, last);
         issuing.entry((Kind::Correction, Some("2026-09"), "ff0"), &[record]).unwrap();
-        verified(&issuing.finish(&key_of(7)).unwrap())
+        verified(&issuing.finish(&key_of(7), None).unwrap())
     };
     assert!(two(&same(1), &same(2)).contains("the log of 6 entries has another root"));
     assert_eq!(same(1).check_with(&same(1)).unwrap(), None);
     // Other figures of the month, of which the later one has more entries behind them.
     let other = issue(Log::new(Salts::of([10; 32])), facts(3));
-    let other = verified(&chain(other).finish(&key_of(7)).unwrap());
+    let other = verified(&chain(other).finish(&key_of(7), None).unwrap());
     assert!(two(&other, &same(1)).contains("entry 2 is another one"));
     // The other way round, and a stranger's.
     assert!(later.check_with(&verified(&by(7, &[]))).unwrap_err().to_string().contains("give the later one"));

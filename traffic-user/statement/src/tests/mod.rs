@@ -1,5 +1,6 @@
 //! Statements from beginning to end, and what must not pass as one.
 
+mod checkpoints;
 mod keys;
 
 use std::collections::BTreeMap;
@@ -107,7 +108,7 @@ fn chain(mut issuing: Issuing) -> Issuing {
 }
 
 fn statement(number: i64) -> String {
-    chain(issue(Log::new(Salts::of([9; 32])), facts(number))).finish(&key()).unwrap()
+    chain(issue(Log::new(Salts::of([9; 32])), facts(number))).finish(&key(), None).unwrap()
 }
 
 #[test]
@@ -218,7 +219,7 @@ fn whoever_has_the_key_cannot_show_each_tenant_another_month() {
 
 #[test]
 fn a_statement_without_faults_is_one_of_before_they_were_stated() {
-    let without = |facts| chain(issue(Log::new(Salts::of([9; 32])), facts)).finish(&key()).unwrap();
+    let without = |facts| chain(issue(Log::new(Salts::of([9; 32])), facts)).finish(&key(), None).unwrap();
     let note = without(Facts { faults: Vec::new(), ..facts(3) });
     let older = signed_again(&statement(3), |document| {
         document.as_object_mut().unwrap().remove("faults").unwrap();
@@ -260,7 +261,7 @@ fn nothing_of_neighbours_is_in_a_statement() {
         assert!(!note.contains(&hash), "the unsalted hash of {number} can be guessed");
         assert_eq!(note.contains(&format!("\"container\":\"10{number}\"")), number == 3);
     }
-    let other = chain(issue(Log::new(Salts::of([10; 32])), facts(3))).finish(&key()).unwrap();
+    let other = chain(issue(Log::new(Salts::of([10; 32])), facts(3))).finish(&key(), None).unwrap();
     assert_ne!(note, other, "the salts do nothing");
 }
 
@@ -281,7 +282,7 @@ fn the_same_figures_have_the_same_statement_and_later_logs_continue_earlier_ones
 
 #[test]
 fn a_container_without_figures_has_no_statement() {
-    let error = chain(issue(Log::new(Salts::of([9; 32])), facts(6))).finish(&key()).unwrap_err();
+    let error = chain(issue(Log::new(Salts::of([9; 32])), facts(6))).finish(&key(), None).unwrap_err();
     assert!(error.to_string().contains("no figures in 2026-10"), "{error}");
 }
 
