@@ -277,7 +277,8 @@ def check_with(of, later):
 
 
 def main(file, key, later=None, witnesses=()):
-    of, newest = statement(file), statement(later or file)
+    of = statement(file)
+    newest = statement(later) if later else of
     check_key(newest, key.strip())
     if later:
         check_with(of, newest)

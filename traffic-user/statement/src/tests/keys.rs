@@ -44,6 +44,7 @@ fn a_reader_with_an_old_key_accepts_one_that_followed_it() {
     for seed in [7, 8, 9] {
         let found = verify(&note, Some(key_of(seed).public())).unwrap();
         assert_eq!((&found.key, found.log_size), (key_of(9).public(), 7));
+        assert!(passes_independently(&note, key_of(seed).public()));
     }
     let error = verify(&note, Some(key_of(10).public())).unwrap_err();
     assert!(matches!(error, StatementError::OtherKey { .. }), "{error}");
@@ -141,6 +142,7 @@ fn changes_of_the_key_are_those_of_the_log() {
         let mut document: serde_json::Value = serde_json::from_str(note.lines().next().unwrap()).unwrap();
         change(document["keys"].as_array_mut().unwrap());
         let note = key_of(9).sign(&(crate::canonical::text(&document).unwrap() + "\n"));
+        assert!(!passes_independently(&note, key_of(9).public()), "{note}");
         verify(&note, Some(key_of(7).public())).unwrap_err().to_string()
     };
     assert!(again(&|keys| drop(keys.remove(0))).contains("revokes a key that signs"));

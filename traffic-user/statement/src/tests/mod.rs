@@ -3,7 +3,11 @@
 mod checkpoints;
 mod keys;
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    io::Write as _,
+    process::{Command, Stdio},
+};
 
 use crate::{
     Amounts, ClassTable, ClosedRate, ClosedRow, Day, Dropped, DroppedRow, Facts, FaultRow, GapLine, InPage,
@@ -174,16 +178,38 @@ fn signed_again(note: &str, change: impl Fn(&mut serde_json::Value)) -> String {
     key().sign(&(crate::canonical::text(&document).unwrap() + "\n"))
 }
 
+/// Why a statement is refused, which the verifier of the documentation does as well.
 fn refusal(note: &str) -> String {
+    assert!(!passes_independently(note, key().public()), "only the independent check accepts it: {note}");
     match verify(note, Some(key().public())) {
         Err(StatementError::Contradiction(what) | StatementError::Form(what)) => what,
         other => panic!("{other:?}"),
     }
 }
 
+/// Whether the verifier that is part of the documentation, which shares nothing with this program, accepts a statement. It
+/// runs in Debian's Python, which has its package for cryptography.
+fn passes_independently(note: &str, key: &PublicKey) -> bool {
+    let verifier = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/verify_statement.py");
+    let mut child = Command::new("/usr/bin/python3")
+        .args([verifier, "/dev/stdin", &key.to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // It may refuse a statement before it has read all of it.
+    let _ended = child.stdin.take().unwrap().write_all(note.as_bytes());
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() || stderr.starts_with("not valid: "), "{stderr}");
+    output.status.success()
+}
+
 #[test]
 fn whoever_has_the_key_cannot_show_each_tenant_another_month() {
     let note = statement(3);
+    assert!(passes_independently(&note, key().public()));
     let changes: [(&str, &str, serde_json::Value); 9] = [
         ("/figures/record/rows/0/in_bytes", "not in entry 2", "100001".into()),
         ("/figures/record/number", "not in entry 2", 4.into()),
