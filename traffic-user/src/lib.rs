@@ -32,6 +32,7 @@
 //! `traffic-statement` (signed statements) and `traffic-store` (PostgreSQL).
 
 pub mod api;
+pub mod calibration;
 pub mod class_source;
 pub mod cli;
 pub mod compare;

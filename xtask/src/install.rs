@@ -20,10 +20,15 @@ pub const NAMES: [&str; 3] = ["vznetstat", "pnetstat", "vztactl"];
 const PROGRAM: &str = "usr/sbin/trafctl";
 /// Where the units are installed, below the root.
 const UNITS: &str = "etc/systemd/system";
-/// The units: of the daemon, and of the processes that ship its ledger, run the actions of quotas, and look
-/// for what is wrong.
-const UNIT_NAMES: [&str; 4] =
-    ["trafctl.service", "trafctl-ship.service", "trafctl-quota.service", "trafctl-watch.service"];
+/// The units: of the daemon, and of the processes that ship its ledger, run the actions of quotas, look for
+/// what is wrong, and prove the counters right.
+const UNIT_NAMES: [&str; 5] = [
+    "trafctl.service",
+    "trafctl-ship.service",
+    "trafctl-quota.service",
+    "trafctl-watch.service",
+    "trafctl-calibrate.service",
+];
 
 /// Install trafctl and its systemd units
 ///

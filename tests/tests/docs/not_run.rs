@@ -29,6 +29,10 @@ const NOT_RUN: &[(&str, &str)] = &[
         "the node here has another unit; `tests/tests/quotas/main.rs` starts this one",
     ),
     (
+        "systemctl enable --now trafctl-calibrate",
+        "as for `trafctl-quota`; `tests/tests/calibrate.rs` starts it",
+    ),
+    (
         "trafctl reconcile",
         "needs an uplink, and traffic while it measures; `tests/tests/reconcile.rs` compares each figure",
     ),

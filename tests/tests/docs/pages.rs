@@ -17,10 +17,11 @@ use crate::shell::Shell;
 const PREVIEW: &str = "repeat the command with --yes to ";
 
 /// The pages with commands. Each has a test below.
-const PAGES: [&str; 18] = [
+const PAGES: [&str; 19] = [
     "README.md",
     "docs/api.md",
     "docs/billing.md",
+    "docs/calibration.md",
     "docs/classes.md",
     "docs/coming-from-virtuozzo.md",
     "docs/configuration.md",
@@ -203,6 +204,11 @@ fn proof() -> Result<()> {
 #[test]
 fn quotas() -> Result<()> {
     works("docs/quotas.md", Begin { history: true, ..Begin::default() })
+}
+
+#[test]
+fn calibration() -> Result<()> {
+    works("docs/calibration.md", Begin::default())
 }
 
 #[test]

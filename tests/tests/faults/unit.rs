@@ -76,10 +76,28 @@ fn the_unit_that_looks_at_the_node_is_as_hardened_as_stated() -> Result<()> {
     run_ok(&mut command).context("the unit is more exposed than stated").map(drop)
 }
 
+/// That of the unit that makes a throwaway container each day.
+const CALIBRATE_EXPOSURE: &str = "30";
+
+#[test]
+fn the_unit_that_makes_a_container_is_as_hardened_as_stated() -> Result<()> {
+    let mut command = Command::new("systemd-analyze");
+    command
+        .args(["security", "--offline=yes", "--no-pager"])
+        .arg(format!("--threshold={CALIBRATE_EXPOSURE}"))
+        .arg(unit_named("trafctl-calibrate.service"));
+    run_ok(&mut command).context("the unit is more exposed than stated").map(drop)
+}
+
 #[test]
 fn systemd_understands_the_whole_unit() -> Result<()> {
-    for name in ["trafctl.service", "trafctl-ship.service", "trafctl-quota.service", "trafctl-watch.service"]
-    {
+    for name in [
+        "trafctl.service",
+        "trafctl-ship.service",
+        "trafctl-quota.service",
+        "trafctl-watch.service",
+        "trafctl-calibrate.service",
+    ] {
         understands(name).context(name)?;
     }
     Ok(())

@@ -87,6 +87,7 @@ pub use time::borders::KeptBorders;
 pub use time::reading_checks::{DrainContext, DrainTrigger};
 pub use wal_guard::set_aside_anothers as set_aside_anothers_log;
 pub use write::attribution::{Attribution, PendingOwner};
+pub use write::calibrations::CalibrationRecord;
 pub use write::drain::DrainOutcome;
 pub use write::gaps::{Gap, GapReason, GapSize, SMALL_GAP_BYTES};
 pub use write::names::{ContainerName, ContainerNames};

@@ -60,7 +60,7 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         transaction.execute_batch(&schema::views(&schema::KINDS_BEFORE_12))
     },
     |transaction| transaction.execute_batch(&schema::add_drops()),
-    |transaction| transaction.execute_batch(&schema::chain_keys()),
+    |transaction| transaction.execute_batch(&(schema::chain_keys() + ";" + schema::CALIBRATIONS)),
 ];
 
 /// Makes room for packed days. The next maintenance packs the days that are over, little by little, while

@@ -20,8 +20,8 @@ use traffic_model::{
 };
 
 use crate::{
-    AdjustmentRequest, DrainContext, DrainOutcome, DrainTrigger, Ledger, LedgerConfig, LedgerError,
-    OnProgress,
+    AdjustmentRequest, CalibrationRecord, DrainContext, DrainOutcome, DrainTrigger, Ledger, LedgerConfig,
+    LedgerError, OnProgress,
     schema::{DROPPED, KINDS_BEFORE_12, PACKED_LEVELS, packed_levels},
 };
 
@@ -32,7 +32,7 @@ pub const EVERY_MINUTE: DrainContext =
 pub const STARTED: DrainContext = DrainContext { trigger: DrainTrigger::Started, ..EVERY_MINUTE };
 
 /// SQL that removes what came with version 13. What is left of the chain takes more kinds of entries than it did.
-pub const WITHOUT_KEYS: &str = "DROP TABLE key_change;";
+pub const WITHOUT_KEYS: &str = "DROP TABLE key_change; DROP TABLE calibration;";
 
 /// SQL that removes the tables of drops, which came with version 12, and what came later.
 pub fn without_drops() -> String {
@@ -477,6 +477,22 @@ pub fn node_with_faults() -> (File, Node) {
 }
 
 /// A correction of container 101 in November 2026.
+/// What a calibration showed, each figure another one.
+pub fn calibration(time: Timestamp) -> CalibrationRecord {
+    let both = |a, b, c, d| ByDirection {
+        incoming: Tally { packets: a, bytes: b },
+        outgoing: Tally { packets: c, bytes: d },
+    };
+    CalibrationRecord {
+        time,
+        class_table: "a1".repeat(32),
+        program: "b2".repeat(32),
+        sent: both(20, 13_305, 21, 14_229),
+        counted: both(22, 13_307, 23, 14_231),
+        differing: 3,
+    }
+}
+
 pub fn adjustment(made: Timestamp) -> AdjustmentRequest {
     AdjustmentRequest {
         period: "2026-11".to_owned(),

@@ -15,6 +15,7 @@ mod address;
 mod adjust;
 mod attach;
 mod by_name;
+mod calibrate;
 mod classes;
 mod compare;
 mod config;
@@ -116,6 +117,7 @@ enum Command {
     Container(container::Options),
     Compare(compare::Options),
     Reconcile(reconcile::Options),
+    Calibrate(calibrate::Options),
     Export(export::Options),
     Ship(ship::Options),
     Store(store::Options),
@@ -190,6 +192,7 @@ impl Cli {
             Command::Container(options) => container::run(&global, &options).await,
             Command::Compare(options) => compare::run(&global, &options),
             Command::Reconcile(options) => reconcile::run(&global, &options).await,
+            Command::Calibrate(options) => calibrate::run(&global, &options).await,
             Command::Export(options) => export::run(&global, &options),
             Command::Ship(options) => ship::run(&global, &options).await,
             Command::Store(options) => store::run(&global, &options).await,

@@ -83,6 +83,7 @@ impl File {
             api,
             api_token_file,
             ship: self.ship.check()?,
+            calibration_at: self.calibration.check()?,
         })
     }
 }

@@ -9,7 +9,8 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use crate::config::{
-    AttachSetting, ClassOrder, IdScope, Preset, RuleKind, classes::FileClasses, ship::FileShip,
+    AttachSetting, ClassOrder, IdScope, Preset, RuleKind, calibration::FileCalibration, classes::FileClasses,
+    ship::FileShip,
 };
 
 #[derive(Debug, Default, Deserialize)]
@@ -35,6 +36,7 @@ pub(super) struct File {
     pub(super) retention: FileRetention,
     pub(super) api: FileApi,
     pub(super) ship: FileShip,
+    pub(super) calibration: FileCalibration,
 }
 
 #[derive(Debug, Default, Deserialize)]

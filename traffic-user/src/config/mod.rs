@@ -7,10 +7,12 @@
 //! - `rules`: patterns of interface names, and the presets of them.
 //! - `listen`: where the API listens.
 //! - `ship`: the stores that the ledger is shipped to.
+//! - `calibration`: when the counters are proved right.
 //! - `settings`: every setting with the line it comes from, and every mistake of a file.
 //!
 //! Depends on pure types only. Which container an interface belongs to is decided in [`crate::ownership`].
 
+mod calibration;
 mod check;
 mod classes;
 mod file;
@@ -144,6 +146,8 @@ pub struct Config {
     pub api_token_file: Option<PathBuf>,
     /// The stores that the ledger is shipped to.
     pub ship: ShipConfig,
+    /// When the counters are proved right each day, in local time: `[calibration] at`.
+    pub calibration_at: Option<jiff::civil::Time>,
 }
 
 /// How programs are attached.

@@ -79,6 +79,7 @@ impl Config {
             api,
             api_token_file,
             ship,
+            calibration_at,
         } = self;
         let method = match attach {
             AttachSetting::Auto => "auto",
@@ -125,6 +126,8 @@ impl Config {
         values.push(("api.listen".to_owned(), json!(api.as_ref().map(ToString::to_string))));
         values.push(("api.token_file".to_owned(), json!(api_token_file)));
         values.extend(ship.values());
+        let at = calibration_at.map(|at| at.strftime("%H:%M").to_string());
+        values.push(("calibration.at".to_owned(), json!(at)));
         values.extend(rules.iter().enumerate().flat_map(rule));
         values.extend(containers.iter().enumerate().flat_map(container));
         values

@@ -94,7 +94,8 @@ impl Request {
     }
 }
 
-fn append_attribute(bytes: &mut Vec<u8>, kind: u16, value: &[u8]) {
+/// Adds an attribute to others.
+pub(super) fn append_attribute(bytes: &mut Vec<u8>, kind: u16, value: &[u8]) {
     // Names, ids and file descriptors: nothing here is near 64 KiB.
     let length = u16::try_from(ATTRIBUTE_HEADER + value.len()).unwrap_or(u16::MAX);
     bytes.extend_from_slice(&length.to_ne_bytes());

@@ -10,9 +10,11 @@
 //! - `link_type`: which types of link can be counted; pure.
 //! - `decode`: messages to interfaces, addresses, filters and events; pure.
 //! - [`netlink`]: requests and their replies.
+//! - `cables`: making a veth.
 //! - `namespaces`: the ids of network namespaces, and the interface towards an address.
 //! - [`events`]: changes of interfaces, as the kernel reports them.
 
+mod cables;
 mod decode;
 pub mod events;
 pub mod interface;

@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::{
-    decode::{self, RTM_GETLINK},
+    decode::{self, IFINFOMSG, RTM_GETLINK},
     interface::NetInterface,
     message::{self, Message, Request, attribute, u32_at},
     netlink::{Netlink, Until},
@@ -31,8 +31,6 @@ const NETNSA_FD: u16 = 3;
 /// The kernel chooses.
 const ANY_ID: i32 = -1;
 
-/// Bytes of `struct ifinfomsg`.
-const IFINFOMSG: usize = 16;
 const IFLA_EXT_MASK: u16 = 29;
 /// The namespace that a request is about.
 const IFLA_TARGET_NETNSID: u16 = 46;

@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use traffic_model::ContainerId;
 
 use crate::{
+    calibration,
     config::{Applies, Config, Pattern, Preset, RuleKind},
     net::interface::NetInterface,
     ownership::{identity_command::Answers, vz_conf::VzConf},
@@ -74,6 +75,8 @@ pub enum Rule<'r> {
     Command,
     /// A platform on this host, and what shows it.
     Platform(&'r str),
+    /// It is that of `trafctl calibrate`.
+    Calibration,
     /// Nothing decides.
     Nothing,
 }
@@ -90,6 +93,7 @@ impl std::fmt::Display for Rule<'_> {
             Self::Digits => f.write_str("digits of a hardware address of Virtuozzo's files in its name"),
             Self::Command => f.write_str("the command under [identities]"),
             Self::Platform(what) => f.write_str(what),
+            Self::Calibration => f.write_str("the throwaway container of `trafctl calibrate`"),
             Self::Nothing => f.write_str("-"),
         }
     }
@@ -208,6 +212,12 @@ impl NameRules {
     ) -> (Role, Rule<'s>) {
         if self.uplinks.contains(name) {
             return (Role::Uplink, Rule::Uplinks);
+        }
+        if name == calibration::INTERFACE && interface.kind == "veth" {
+            let owner = ContainerId::of_container(calibration::CONTAINER);
+            if let Ok(owner) = owner {
+                return (Role::Container(owner), Rule::Calibration);
+            }
         }
         if let Some(id) = self.by_interface.get(name) {
             return (Role::Container(id.clone()), Rule::List);

@@ -2,6 +2,7 @@
 //! or files.
 
 pub mod attach;
+pub mod calibration;
 pub mod chart;
 mod class_names;
 pub mod compare;

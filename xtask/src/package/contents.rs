@@ -38,11 +38,12 @@ impl Package {
 }
 
 /// Files that are copied as they are: `(source in the workspace, path on the node)`.
-const FILES: [(&str, &str); 8] = [
+const FILES: [(&str, &str); 9] = [
     ("traffic-user/systemd/trafctl.service", "usr/lib/systemd/system/trafctl.service"),
     ("traffic-user/systemd/trafctl-ship.service", "usr/lib/systemd/system/trafctl-ship.service"),
     ("traffic-user/systemd/trafctl-quota.service", "usr/lib/systemd/system/trafctl-quota.service"),
     ("traffic-user/systemd/trafctl-watch.service", "usr/lib/systemd/system/trafctl-watch.service"),
+    ("traffic-user/systemd/trafctl-calibrate.service", "usr/lib/systemd/system/trafctl-calibrate.service"),
     ("traffic-user/conf/trafctl.toml", CONFIGURATION),
     ("traffic-user/conf/trafctl.toml", "usr/share/trafctl/trafctl.toml"),
     ("README.md", "usr/share/doc/trafctl/README.md"),

@@ -40,6 +40,8 @@
 //! **Gaps**: `gap`. **Closed periods**: `period`, `closed_row`, `closed_rate`, `adjustment`, `key_change` (changes of the
 //! key that signs statements) and `chain`; the hash of each entry of the chain covers the entry before it.
 //!
+//! **Calibrations**: `calibration` has what known traffic showed.
+//!
 //! **PVA**: `pva_counter` and the views `log_def` and `log_data`. SQLite would materialise a view over a
 //! union of levels for each query; choosing the level by `unit` in a subquery lets it seek one container's
 //! rows. `pva_range` records what was imported from PVA's own database.
@@ -56,6 +58,8 @@ use crate::days;
 
 use counted::{DROP_READINGS, NAMES, READINGS, UNITS};
 use records::{CHAIN, RECORDS};
+
+pub use records::CALIBRATIONS;
 
 pub use counted::{ACCOUNTED, CONTROL_TOTALS};
 pub use pva::PVA_RANGES;
@@ -226,6 +230,7 @@ pub fn create() -> String {
     sql.push_str(TIME);
     sql.push_str(RECORDS);
     sql.push_str(CHAIN);
+    sql.push_str(CALIBRATIONS);
     sql.push_str(ATTRIBUTION);
     sql.push_str(NAMES_AND_OWNERS);
     sql.push_str(OUTBOX);

@@ -200,6 +200,21 @@ CREATE TABLE adjustment (
 ) STRICT;
 ";
 
+/// Since version 13: known traffic that was sent to prove the counters right, and what was counted of it.
+pub const CALIBRATIONS: &str = "
+CREATE TABLE calibration (
+    id INTEGER PRIMARY KEY,
+    time INTEGER NOT NULL, -- when it was sent, seconds since the Unix epoch
+    class_table TEXT NOT NULL, -- SHA-256 of the table in force
+    program TEXT NOT NULL, -- SHA-256 of the kernel program
+    sent_in_packets INTEGER NOT NULL, sent_in_bytes INTEGER NOT NULL, sent_out_packets INTEGER NOT NULL,
+        sent_out_bytes INTEGER NOT NULL,
+    in_packets INTEGER NOT NULL, in_bytes INTEGER NOT NULL, out_packets INTEGER NOT NULL,
+        out_bytes INTEGER NOT NULL, -- what was counted
+    differing INTEGER NOT NULL -- classes and families whose figures differ
+) STRICT;
+";
+
 /// In this form since version 13: the chain of closed months, corrections and changes of the key of statements, and
 /// those changes.
 pub const CHAIN: &str = "

@@ -36,6 +36,7 @@ fn full() -> (File, Node) {
     file.ledger.close_anyway("2026-11", node.wall).unwrap();
     file.ledger.adjust(&adjustment(node.wall)).unwrap();
     file.ledger.append_key_change("a note\n", node.wall, 2).unwrap();
+    file.ledger.record_calibration(&calibration(node.wall)).unwrap();
     file.ledger.store_class_table(&node.snapshot().class_table, b"1 10.0.0.0/8\n").unwrap();
     file.ledger.retire("102", node.wall).unwrap();
     assert_eq!(file.ledger.audit().unwrap().problems, [""; 0]);

@@ -2,6 +2,7 @@
 
 mod apart;
 pub(crate) mod attribution;
+pub(crate) mod calibrations;
 pub(crate) mod clock;
 pub(crate) mod control_totals;
 pub(crate) mod difference;
