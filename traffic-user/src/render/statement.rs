@@ -167,6 +167,20 @@ pub fn text(
             row.reason
         );
     }
+    if let Some(calibration) = &document.calibration {
+        let [sent, counted] = [calibration.sent, calibration.counted].map(|counts| {
+            let [in_packets, in_bytes, out_packets, out_bytes] = counts.values();
+            format!(
+                "in {in_bytes} bytes in {in_packets} packets, out {out_bytes} bytes in {out_packets} packets"
+            )
+        });
+        let verdict = match calibration.differing {
+            0 => "every packet and byte was counted in its class".to_owned(),
+            differing => format!("{differing} classes and families differ"),
+        };
+        text +=
+            &format!("known traffic at {}: sent {sent}; counted {counted}; {verdict}\n", calibration.time);
+    }
     text += &format!(
         "valid: signed, in the log of {} entries, and the sums are those of the figures\nkey: {}\n",
         verified.log_size, verified.key

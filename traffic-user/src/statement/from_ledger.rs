@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context as _;
 use jiff::Timestamp;
-use traffic_common::Family;
+use traffic_common::{Family, Tally};
 use traffic_ledger::{
-    Adjustment, Basis, By, ClosedPeriod, Figures, Frozen, FrozenContainer, Gap, Ledger, ReportQuery, Split,
+    Adjustment, Basis, By, CalibrationRecord, ClosedPeriod, Figures, Frozen, FrozenContainer, Gap, Ledger,
+    ReportQuery, Split,
 };
+use traffic_model::ByDirection;
 use traffic_statement::{
-    Amounts, ClassTable, ClosedRate, ClosedRow, Counts, Day, Dropped, DroppedRow, Facts, FaultRow, GapLine,
-    Kind, Log, Period, Record, Salts, SignedCounts, issue,
+    Amounts, Calibration, ClassTable, ClosedRate, ClosedRow, Counts, Day, Dropped, DroppedRow, Facts,
+    FaultRow, GapLine, Kind, Log, Period, Record, Salts, SignedCounts, issue,
 };
 
 use super::Keys;
@@ -70,6 +72,7 @@ pub fn make(
         days,
         dropped,
         faults,
+        calibration: ledger.last_calibration()?.map(calibration),
         class_tables: class_tables(ledger, month, number)?,
     };
     let mut issuing = issue(Log::new(keys.salts), facts);
@@ -188,6 +191,21 @@ fn faults(ledger: &Ledger, month: &ClosedPeriod, label: &str) -> anyhow::Result<
     Ok(sums.into_iter().map(|(reason, sum)| FaultRow { reason, counts: Amounts::new(sum) }).collect())
 }
 
+fn calibration(record: CalibrationRecord) -> Calibration {
+    let counts = |both: ByDirection<Tally>| {
+        let ByDirection { incoming, outgoing } = both;
+        Amounts::new([incoming.packets, incoming.bytes, outgoing.packets, outgoing.bytes])
+    };
+    Calibration {
+        time: seconds(record.time),
+        class_table: record.class_table,
+        program: record.program,
+        sent: counts(record.sent),
+        counted: counts(record.counted),
+        differing: record.differing,
+    }
+}
+
 fn of_container(month: &ClosedPeriod, label: &str) -> ReportQuery {
     ReportQuery {
         from: Some(month.start),
@@ -232,7 +250,7 @@ pub(super) fn seconds(time: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use traffic_common::{DropGroup, Fault};
-    use traffic_ledger::testing::{NOON, Node, ledger};
+    use traffic_ledger::testing::{self, File, NOON, Node, ledger};
     use traffic_statement::verify;
 
     use super::*;
@@ -268,6 +286,34 @@ mod tests {
             rows.collect::<Vec<_>>(),
             [(1, "shaper", [10, 1000, 20, 20_000]), (0, "firewall", [30, 300, 0, 0])]
         );
+    }
+
+    #[test]
+    fn it_has_the_latest_calibration() {
+        let mut file = ledger();
+        let mut node = Node::new(NOON);
+        node.traffic("101", 1, [20, 2000, 0, 0]).pass(60).drain(&mut file.ledger);
+        node.pass(30 * 86_400).drain(&mut file.ledger);
+        file.ledger.close_anyway("2026-11", node.wall).unwrap();
+        let made = |file: &File| {
+            let keys = Keys::generate("node1.example.com").unwrap();
+            let public = keys.key.public().clone();
+            let text =
+                make(&file.ledger, ("2026-11", "101"), &ClassNames::default(), (keys, None), node.wall)
+                    .unwrap();
+            verify(&text, Some(&public)).unwrap().document.calibration
+        };
+        assert_eq!(made(&file), None);
+        let earlier = node.wall - jiff::SignedDuration::from_hours(24);
+        file.ledger
+            .record_calibration(&CalibrationRecord { differing: 9, ..testing::calibration(earlier) })
+            .unwrap();
+        file.ledger.record_calibration(&testing::calibration(node.wall)).unwrap();
+        let found = made(&file).unwrap();
+        assert_eq!((found.time, found.differing), (seconds(node.wall), 3));
+        assert_eq!(found.sent.values(), [20, 13_305, 21, 14_229]);
+        assert_eq!(found.counted.values(), [22, 13_307, 23, 14_231]);
+        assert_eq!((found.class_table, found.program), ("a1".repeat(32), "b2".repeat(32)));
     }
 
     #[test]

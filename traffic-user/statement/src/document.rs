@@ -264,6 +264,23 @@ pub struct FaultRow {
     pub counts: Counts,
 }
 
+/// Known traffic that was sent on the node, and what was counted of it, when the statement was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Calibration {
+    /// When it was sent.
+    pub time: String,
+    /// SHA-256 of the class table that decided, in hexadecimal.
+    pub class_table: String,
+    /// SHA-256 of the kernel program, in hexadecimal.
+    pub program: String,
+    /// What was sent.
+    pub sent: Counts,
+    /// What was counted.
+    pub counted: Counts,
+    /// Classes and families whose figures differ; 0 if everything was counted exactly.
+    pub differing: u32,
+}
+
 /// What was counted on a day in all billed classes together, without corrections, as it was recorded when the statement
 /// was made. It is not frozen with the month.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -320,6 +337,9 @@ pub struct Document {
     /// What is in no class, by reason; absent if there is nothing, and in statements that are older than it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<FaultRow>,
+    /// When known traffic last proved the counters right, and what came of it; absent if that was never done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<Calibration>,
     /// The class tables of its rows.
     pub class_tables: Vec<ClassTable>,
     /// The state of the log in which everything is proven: a signed note.

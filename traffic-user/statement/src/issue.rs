@@ -6,8 +6,8 @@ use crate::{
     canonical,
     checkpoint::Checkpoint,
     document::{
-        ClassTable, Day, Document, Dropped, FORMAT, FaultRow, GapLine, Period, Proven, Record, SignedCounts,
-        Sum,
+        Calibration, ClassTable, Day, Document, Dropped, FORMAT, FaultRow, GapLine, Period, Proven, Record,
+        SignedCounts, Sum,
     },
     error::StatementError,
     keys::KeyHistory,
@@ -38,6 +38,8 @@ pub struct Facts {
     pub dropped: Option<Dropped>,
     /// What is in no class, by reason.
     pub faults: Vec<FaultRow>,
+    /// The latest calibration; `None` if there was none.
+    pub calibration: Option<Calibration>,
     /// The class tables of its rows.
     pub class_tables: Vec<ClassTable>,
 }
@@ -133,6 +135,7 @@ impl Issuing {
             days: facts.days,
             dropped: facts.dropped,
             faults: facts.faults,
+            calibration: facts.calibration,
             class_tables: facts.class_tables,
             checkpoint,
         };

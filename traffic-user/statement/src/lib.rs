@@ -32,8 +32,8 @@ mod verify;
 pub use checkpoint::{Checkpoint, Update};
 pub use cosignature::{Cosignature, WitnessKey};
 pub use document::{
-    Amounts, ClassTable, ClosedRate, ClosedRow, Counts, Day, Document, Dropped, DroppedRow, FaultRow,
-    GapLine, Period, Record, SignedCounts, Sum,
+    Amounts, Calibration, ClassTable, ClosedRate, ClosedRow, Counts, Day, Document, Dropped, DroppedRow,
+    FaultRow, GapLine, Period, Record, SignedCounts, Sum,
 };
 pub use error::StatementError;
 pub use issue::{Facts, Issuing, issue};

@@ -10,9 +10,9 @@ use std::{
 };
 
 use crate::{
-    Amounts, ClassTable, ClosedRate, ClosedRow, Day, Dropped, DroppedRow, Facts, FaultRow, GapLine, InPage,
-    Issuing, Kind, Log, PAGE, Period, PublicKey, Record, Salts, SecretKey, SignedCounts, StatementError,
-    issue, page_of, statement_in, verify,
+    Amounts, Calibration, ClassTable, ClosedRate, ClosedRow, Day, Dropped, DroppedRow, Facts, FaultRow,
+    GapLine, InPage, Issuing, Kind, Log, PAGE, Period, PublicKey, Record, Salts, SecretKey, SignedCounts,
+    StatementError, issue, page_of, statement_in, verify,
 };
 
 const CHAIN: [&str; 4] = ["aa11", "bb22", "cc33", "dd44"];
@@ -88,6 +88,14 @@ fn facts(number: i64) -> Facts {
             }],
         }),
         faults: vec![FaultRow { reason: "not_ip".to_owned(), counts: Amounts::new([8, 880, 9, 990]) }],
+        calibration: Some(Calibration {
+            time: "2026-11-28T02:17:00Z".to_owned(),
+            class_table: "cd".repeat(32),
+            program: "ef".repeat(32),
+            sent: Amounts::new([20, 13_305, 21, 14_229]),
+            counted: Amounts::new([20, 13_305, 21, 14_230]),
+            differing: 1,
+        }),
         class_tables: vec![ClassTable {
             hash: "ab".repeat(32),
             loaded: "2026-09-01T00:00:00Z".to_owned(),
@@ -244,17 +252,21 @@ fn whoever_has_the_key_cannot_show_each_tenant_another_month() {
 }
 
 #[test]
-fn a_statement_without_faults_is_one_of_before_they_were_stated() {
+fn a_statement_without_faults_or_calibration_is_one_of_before_they_were_stated() {
     let without = |facts| chain(issue(Log::new(Salts::of([9; 32])), facts)).finish(&key(), None).unwrap();
-    let note = without(Facts { faults: Vec::new(), ..facts(3) });
+    let note = without(Facts { faults: Vec::new(), calibration: None, ..facts(3) });
     let older = signed_again(&statement(3), |document| {
         document.as_object_mut().unwrap().remove("faults").unwrap();
+        document.as_object_mut().unwrap().remove("calibration").unwrap();
     });
     assert_eq!(note, older);
+    assert_eq!(verify(&older, Some(key().public())).unwrap().document.calibration, None);
     assert_eq!(verify(&older, Some(key().public())).unwrap().document.faults, []);
     // What there is none of has one text.
     let empty = signed_again(&older, |document| document["faults"] = serde_json::json!([]));
     assert!(refusal(&empty).contains("canonical"));
+    let null = signed_again(&older, |document| document["calibration"] = serde_json::Value::Null);
+    assert!(refusal(&null).contains("canonical"));
 }
 
 #[test]
