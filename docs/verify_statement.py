@@ -205,6 +205,8 @@ def statement(file):
         refuse("it has another format")
     if [] in (document.get("faults"), document.get("keys")):
         refuse("a list that may be absent is empty")
+    if None in document.values():
+        refuse("a member that may be absent is null")
     checkpoint, cosignatures = open_checkpoint(document["checkpoint"], key)
     origin, size, root, *rest = checkpoint.split("\n")
     if origin != key[0] or rest != [""]:

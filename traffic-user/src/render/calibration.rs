@@ -55,7 +55,7 @@ pub fn json(calibration: &Calibration) -> anyhow::Result<String> {
 /// The text for people.
 pub fn table(calibration: &Calibration) -> String {
     let header =
-        ["CLASS", "FAMILY", "DIRECTION", "SENT PACKETS", "COUNTED", "SENT BYTES", "COUNTED", "DIFFERENCE"];
+        ["CLASS", "FAMILY", "DIRECTION", "PACKETS SENT", "COUNTED", "BYTES SENT", "COUNTED", "DIFFERENCE"];
     let mut table = plain_table(&header, &(3..8));
     for line in &calibration.lines {
         for (direction, sent, counted) in [
@@ -163,7 +163,7 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "calibration at 2026-11-30T19:33:20Z: 16 packets, 1460 bytes sent; exact: every packet and byte was counted in its class"
+                "calibration at 2026-11-30T17:33:20Z: 16 packets, 1460 bytes sent; exact: every packet and byte was counted in its class"
             ]
         );
     }

@@ -166,7 +166,7 @@ fn every_changed_byte_of_a_page_is_found() {
     let page = page_of(&note);
     assert_eq!(statement_in(&page), Some(InPage { note: note.clone(), is_own_page: true }));
     assert_eq!((statement_in(&note), statement_in(PAGE).unwrap().note.as_str()), (None, ""));
-    let begin = page.find("{\"checkpoint\"").unwrap();
+    let begin = page.find("{\"calibration\"").unwrap();
     // All of the statement, and parts of what is around it.
     let places = (begin..page.len() - 100).filter(|at| *at < begin + note.len() || at % 97 == 0);
     for at in places.chain((0..begin).step_by(97)) {
