@@ -379,7 +379,7 @@ fn witnesses_see_the_log_and_statements_show_it() {
         assert_eq!((status, stdout.as_str()), (Some(1), ""), "{arguments:?}");
         assert!(stderr.contains(expected), "{arguments:?}: {stderr}");
     };
-    refused(&["statement", "cosign", "answer", "--witness", other], "by no key that was given");
+    refused(&["statement", "cosign", "answer", "--witness", other], "by a key that was given");
     refused(&["statement", "cosign", "checkpoint", "--witness", good], "no cosignatures");
     let cosigned = text(directory, &["statement", "cosign", "answer", "--witness", good]);
     assert_eq!(cosigned, checkpoint.clone() + &witness("1", "checkpoint"));
@@ -405,14 +405,18 @@ fn witnesses_see_the_log_and_statements_show_it() {
     let later = trafctl(directory, &["statement", "key", "--rotate", "--yes"]).1;
     assert!(text(directory, &["statement", "checkpoint"]).starts_with("billing.example.com/a\n3\n"));
     write("update", &text(directory, &["statement", "checkpoint", "--since", "seen"]));
-    let of = |old, new| text(directory, &["verify", "--consistent", old, new, "--key", later.trim()]);
+    let both = ["--key", key, "--key", later.trim()];
+    let of = |old, new| text(directory, &[&["verify", "--consistent", old, new][..], &both[..]].concat());
     assert!(
         of("seen", "update").starts_with("consistent: the log of 2 entries is the beginning of that of 3\n")
     );
-    let json = ["verify", "--consistent", "first", "update", "--key", later.trim(), "--format", "json"];
+    let json = [&["verify", "--consistent", "first", "update", "--format", "json"][..], &both[..]].concat();
     assert!(text(directory, &json).contains("\"new_size\""));
+    // Nothing says which key signed a checkpoint alone, and a statement names its own.
+    refused(&["verify", "--consistent", "seen", "update", "--key", key], "update");
+    refused(&["verify", "--consistent", "seen", "update", "--key", later.trim()], "seen");
     let not = |old, new, expected| {
-        refused(&["verify", "--consistent", old, new, "--key", later.trim()], expected);
+        refused(&[&["verify", "--consistent", old, new][..], &both[..]].concat(), expected);
     };
     not("seen", "seen", "has no proof of consistency");
     write("wrong", &text(directory, &["statement", "checkpoint", "--since", "1"]));

@@ -81,9 +81,9 @@ pub struct VerifyOptions {
     /// The statement, or the page with it; - is standard input
     #[arg(value_name = "FILE", required_unless_present_any = ["html", "consistent"])]
     file: Option<PathBuf>,
-    /// The public key that must have signed it, or a file with it
+    /// The public key that must have signed it, or a file with it; for --consistent that of each checkpoint
     #[arg(long, value_name = "KEY")]
-    key: Option<String>,
+    key: Vec<String>,
     /// A later statement of the same issuer, or the page with it: refuse what it contradicts
     #[arg(long = "with", value_name = "LATER")]
     later: Option<PathBuf>,
@@ -139,7 +139,8 @@ pub(super) fn check(options: &VerifyOptions) -> anyhow::Result<Done> {
         print(PAGE)?;
         return Ok(Done::Success);
     };
-    let key = options.key.as_deref().map(public_key).transpose()?;
+    anyhow::ensure!(options.key.len() < 2, "a statement is signed by one key; give one --key");
+    let key = options.key.first().map(|given| public_key(given)).transpose()?;
     let given = key.as_ref();
     let witnesses: Vec<WitnessKey> =
         options.witness.iter().map(|given| witness_key(given)).collect::<anyhow::Result<_>>()?;

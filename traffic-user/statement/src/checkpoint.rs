@@ -81,21 +81,28 @@ impl Checkpoint {
     /// # Errors
     /// When a line is no cosignature by one of them.
     pub fn cosign(&mut self, lines: &[&str], witnesses: &[WitnessKey]) -> Result<(), StatementError> {
+        let mut is_any_taken = false;
         for line in lines {
-            let cosignature = Cosignature::parse(line)?;
+            // A witness may have other keys, and other kinds of them, than those that are known here.
+            let Ok(cosignature) = Cosignature::parse(line) else { continue };
             if !witnesses.iter().any(|witness| cosignature.is_by(witness, &self.text)) {
-                return Err(StatementError::Witness(format!(
-                    "the cosignature of {} is by no key that was given, or of another checkpoint",
-                    cosignature.name
-                )));
+                continue;
             }
+            is_any_taken = true;
             match self.cosignatures.iter_mut().find(|other| other.has_witness_of(&cosignature)) {
                 Some(same) if same.time >= cosignature.time => {}
                 Some(same) => *same = cosignature,
                 None => self.cosignatures.push(cosignature),
             }
         }
-        Ok(())
+        if is_any_taken {
+            return Ok(());
+        }
+        Err(StatementError::Witness(
+            "no line is a cosignature of this checkpoint by a key that was given; lines of an earlier checkpoint are \
+             taken together with it"
+                .to_owned(),
+        ))
     }
 
     /// Whether two checkpoints are of the same text, whoever has cosigned them.

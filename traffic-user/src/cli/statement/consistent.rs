@@ -23,26 +23,29 @@ struct Checked {
     new_key: String,
 }
 
-/// A file with a checkpoint: its text, and the keys that a statement in it names, if it is one that passes its check.
-fn opened(file: &Path) -> anyhow::Result<(String, Vec<PublicKey>)> {
+/// A file with a checkpoint: its text, and the keys that a statement in it proves, if it is one that passes its check by
+/// one of the given keys.
+fn opened(file: &Path, given: &[PublicKey]) -> anyhow::Result<(String, Vec<PublicKey>)> {
     let text = read(file)?;
     let text = statement_in(&text).map_or(text, |found| found.note);
-    let keys = match text.starts_with('{') {
-        true => {
-            let verified = verify(&text, None).with_context(|| format!("{}", file.display()))?;
-            verified.keys.former_keys().cloned().chain([verified.key]).collect()
-        }
-        false => Vec::new(),
-    };
+    if !text.starts_with('{') {
+        return Ok((text, Vec::new()));
+    }
+    let passed = given.iter().map(|key| verify(&text, Some(key))).reduce(Result::or);
+    let verified =
+        passed.unwrap_or_else(|| verify(&text, None)).with_context(|| format!("{}", file.display()))?;
+    let former = verified.keys.former_keys().filter(|key| verified.keys.revocation(key).is_none());
+    let keys = former.cloned().chain([verified.key.clone()]).collect();
     Ok((text, keys))
 }
 
 pub(super) fn run(options: &VerifyOptions, old: &Path, new: &Path) -> anyhow::Result<Done> {
     let witnesses: Vec<WitnessKey> =
         options.witness.iter().map(|given| witness_key(given)).collect::<anyhow::Result<_>>()?;
-    let given = options.key.as_deref().map(public_key).transpose()?;
-    let (old_text, of_old) = opened(old)?;
-    let (new_text, of_new) = opened(new)?;
+    let given: Vec<PublicKey> =
+        options.key.iter().map(|given| public_key(given)).collect::<anyhow::Result<_>>()?;
+    let (old_text, of_old) = opened(old, &given)?;
+    let (new_text, of_new) = opened(new, &given)?;
     let update = Update::parse(&new_text).with_context(|| format!("{}", new.display()))?;
     let update = update.with_context(|| {
         format!(
@@ -70,8 +73,15 @@ pub(super) fn run(options: &VerifyOptions, old: &Path, new: &Path) -> anyhow::Re
     print(&match options.format {
         Format::Json => json::document(&checked)?,
         Format::Table => format!(
-            "consistent: the log of {} entries is the beginning of that of {}\nkeys: {}\n      {}\n",
-            checked.old_size, checked.new_size, checked.old_key, checked.new_key
+            "consistent: the log of {} entries is the beginning of that of {}\nkeys: {}\n      {}\n{}",
+            checked.old_size,
+            checked.new_size,
+            checked.old_key,
+            checked.new_key,
+            match given.is_empty() {
+                true => "compare these keys with those that the issuer publishes, or give those with --key\n",
+                false => "",
+            }
         ),
     })?;
     Ok(Done::Success)
