@@ -45,8 +45,8 @@ def public_key(text, kind=b"\x01"):
     """A key of statements, or of another type. Witnesses have type 4."""
     name, identifier, key = text.strip().split("+", 2)
     raw = from_base64(key)
-    if raw[:1] != kind or len(raw) != 33:
-        refuse("the key is of another type")
+    if raw[:1] != kind or len(raw) != 33 or not NAME.fullmatch(name):
+        refuse("the key is of another type, or its name is none")
     if sha256(name.encode(), b"\n", raw)[:4].hex() != identifier:
         refuse("the id of the key is not that of its name and bytes")
     return name, bytes.fromhex(identifier), Ed25519PublicKey.from_public_bytes(raw[1:])
@@ -191,6 +191,93 @@ def keys_of(document, size, root):
 AMOUNTS = ("in_packets", "in_bytes", "out_packets", "out_bytes")
 
 
+def is_of(required, optional={}):
+    """Whether a value has these members and no others, each in its form."""
+    forms = required | optional
+    return lambda value: isinstance(value, dict) and required.keys() <= value.keys() <= forms.keys() and all(
+        forms[name](member) for name, member in value.items())
+
+
+def is_list_of(form, least=0):
+    return lambda value: isinstance(value, list) and len(value) >= least and all(map(form, value))
+
+
+def is_text(value):
+    return isinstance(value, str)
+
+
+def is_number(value, most=2**53 - 1):
+    return type(value) is int and 0 <= value <= most
+
+
+def is_class(value):
+    return is_number(value, 255)
+
+
+def is_count(value):
+    return is_text(value) and re.fullmatch("0|[1-9][0-9]{0,19}", value) is not None and int(value) < 2**64
+
+
+def is_signed(value):
+    return is_text(value) and re.fullmatch("0|-?[1-9][0-9]{0,37}", value) is not None
+
+
+def is_hash(value):
+    return is_text(value) and re.fullmatch("[0-9a-f]{64}", value) is not None
+
+
+def amounts(form):
+    return dict.fromkeys(AMOUNTS, form)
+
+
+IS_COUNTED = is_of(amounts(is_count))
+OF_RECORD = {"kind": is_text, "period": is_text, "container": is_text, "number": is_number}
+IS_FIGURES = is_of(OF_RECORD | {
+    "rows": is_list_of(is_of(
+        {"node": is_text, "class": is_class, "family": is_text, "class_table": is_text} | amounts(is_count))),
+    "rates": is_list_of(is_of(
+        {"basis": is_text, "in_bits": is_count, "out_bits": is_count, "total_bits": is_count}, {"class": is_class})),
+})
+IS_CORRECTION = is_of(
+    OF_RECORD | {"made": is_text, "class": is_class, "family": is_text, "reason": is_text} | amounts(is_signed))
+IS_KEY = is_of({"kind": is_text, "note": is_text})
+
+
+def is_proven(is_record):
+    return is_of({
+        "record": is_record,
+        "entry": is_of(
+            {"entry": is_number, "kind": is_text, "chain": is_text, "records": is_number, "root": is_hash},
+            {"period": is_text}),
+        "proof": is_of(
+            {"salt": is_hash, "index": is_number, "path": is_list_of(is_hash), "log": is_list_of(is_hash)}),
+    })
+
+
+is_statement = is_of({
+    **dict.fromkeys(("format", "issuer", "trafctl", "made", "checkpoint"), is_text),
+    "period": is_of({
+        **dict.fromkeys(("name", "start", "end", "closed", "time_zone"), is_text), "billing_day": is_number}),
+    "sums": is_list_of(is_of({"class": is_class} | amounts(is_signed), {"name": is_text})),
+    "figures": is_proven(IS_FIGURES),
+    "corrections": is_list_of(is_proven(IS_CORRECTION)),
+    "gaps": is_list_of(is_of(
+        {"end": is_text, "reason": is_text}, {"start": is_text, "interface": is_text, "missing": IS_COUNTED})),
+    "days": is_list_of(is_of({"day": is_text} | amounts(is_count))),
+    "class_tables": is_list_of(is_of({"hash": is_text, "loaded": is_text, "prefixes": is_number})),
+}, {
+    "container_now": is_text,
+    "keys": is_list_of(is_proven(IS_KEY), 1),
+    "faults": is_list_of(is_of({"reason": is_text} | amounts(is_count)), 1),
+    "dropped": is_of({
+        "recorded_from": is_text,
+        "rows": is_list_of(is_of({"class": is_class, "reason": is_text} | amounts(is_count)))}),
+    "calibration": is_of({
+        **dict.fromkeys(("time", "class_table", "program"), is_text), "sent": IS_COUNTED, "counted": IS_COUNTED,
+        "differing": is_number}),
+})
+
+
 def statement(file):
     """Checks a statement by the key that it names. Returns its parts, and the text of what is in it."""
     with open(file, encoding="utf-8", newline="") as opened:
@@ -203,13 +290,11 @@ def statement(file):
         refuse("its text is not canonical")
     if document["format"] != "trafctl-statement/1":
         refuse("it has another format")
-    if [] in (document.get("faults"), document.get("keys")):
-        refuse("a list that may be absent is empty")
-    if None in document.values():
-        refuse("a member that may be absent is null")
+    if not is_statement(document):
+        refuse("a part of it is missing, or in another form")
     checkpoint, cosignatures = open_checkpoint(document["checkpoint"], key)
     origin, size, root, *rest = checkpoint.split("\n")
-    if origin != key[0] or rest != [""]:
+    if origin != key[0] or rest != [""] or not re.fullmatch("[1-9][0-9]*", size):
         refuse("the checkpoint is of another log")
     size, root = int(size), from_base64(root)
 
