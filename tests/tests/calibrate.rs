@@ -1,7 +1,9 @@
 //! `trafctl calibrate`: known traffic through a throwaway container, and what was counted of it.
 
 use std::{
-    process::Stdio,
+    io::{BufRead as _, BufReader},
+    os::unix::process::ExitStatusExt as _,
+    process::{Child, Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
@@ -10,9 +12,13 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Array, Map, MapData};
 use serde_json::Value;
-use traffic_tests::{Daemon, Lab, check::eventually, traffic::send_raw};
+use traffic_tests::{Daemon, Lab, check::eventually, process::run_ok, traffic::send_raw};
 
 const CLASSES: &str = "1 10.0.0.0/8\n2 10.1.0.0/16\n3 192.0.2.0/24\n3 2001:db8:3::/48\n4 2001:db8:3:4::/64\n";
+
+/// The same prefixes in other classes.
+const OTHER_CLASSES: &str =
+    "7 10.0.0.0/8\n7 10.1.0.0/16\n8 192.0.2.0/24\n8 2001:db8:3::/48\n8 2001:db8:3:4::/64\n";
 
 fn lab(name: &str) -> Result<Lab> {
     let lab = Lab::new(name)?;
@@ -154,6 +160,61 @@ fn two_at_once_do_not_disturb_each_other() -> Result<()> {
     }
     ensure!(exact > 0);
     daemon.stop()
+}
+
+/// Starts a calibration, and waits until its interface is there.
+fn begin(lab: &Lab) -> Result<Child> {
+    let mut command = lab.trafctl(&["calibrate", "--format", "json"])?;
+    let running = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    eventually("the interface is there", || Ok(lab.host().ip("-o link")?.contains("trafctl-cal")))?;
+    Ok(running)
+}
+
+#[test]
+fn a_class_table_that_comes_meanwhile_decides() -> Result<()> {
+    let lab = lab("calibrate_table")?;
+    lab.run_ok(&["attach"])?;
+    // It waits for somebody who attaches.
+    let running = begin(&lab)?;
+    lab.write("classes", OTHER_CLASSES)?;
+    lab.run_ok(&["classes", "load"])?;
+    let daemon = Daemon::start(&lab)?;
+    let output = running.wait_with_output()?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.success(), "{said} {}", String::from_utf8_lossy(&output.stdout));
+    let document: Value = serde_json::from_slice(&output.stdout)?;
+    let classes: Vec<_> = document["by_class"]
+        .as_array()
+        .context("no classes")?
+        .iter()
+        .map(|line| line["class"].as_u64())
+        .collect();
+    assert_eq!(classes, [0, 0, 7, 8, 8].map(Some));
+    daemon.stop()
+}
+
+#[test]
+fn packets_that_are_segmented_before_they_are_counted_are_as_many() -> Result<()> {
+    let lab = lab("calibrate_offload")?;
+    lab.run_ok(&["attach"])?;
+    let running = begin(&lab)?;
+    run_ok(lab.host().command("ethtool").args(["-K", "trafctl-cal", "tso", "off", "gso", "off"]))?;
+    let daemon = Daemon::start(&lab)?;
+    let output = running.wait_with_output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    daemon.stop()
+}
+
+#[test]
+fn the_daily_one_ends_at_once_when_it_is_stopped() -> Result<()> {
+    let lab = lab("calibrate_daily")?;
+    let mut running = lab.trafctl(&["calibrate", "--daily"])?.stderr(Stdio::piped()).spawn()?;
+    let mut said = String::new();
+    BufReader::new(running.stderr.take().context("no stderr")?).read_line(&mut said)?;
+    ensure!(said.contains("nothing to do: set `at` under [calibration]"), "{said}");
+    run_ok(Command::new("kill").args(["-TERM", &running.id().to_string()]))?;
+    assert_eq!(running.wait()?.signal(), Some(15));
+    Ok(())
 }
 
 #[test]

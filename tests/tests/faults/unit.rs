@@ -10,7 +10,7 @@ use traffic_tests::lab::trafctl_program;
 use traffic_tests::process::{children, run_ok};
 use traffic_tests::systemd::{unit, unit_named};
 use traffic_tests::traffic::udp_send;
-use traffic_tests::{Amounts, Counters, Daemon, Resync};
+use traffic_tests::{Amounts, Counters, Daemon, Lab, Resync};
 
 use crate::node::{at, node, pair};
 
@@ -116,9 +116,9 @@ fn understands(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// The system calls that `SystemCallFilter=` of the unit allows.
-fn allowed_calls() -> Result<BTreeSet<String>> {
-    let text = std::fs::read_to_string(unit())?;
+/// The system calls that `SystemCallFilter=` of a unit allows.
+fn allowed_calls(unit: &Path) -> Result<BTreeSet<String>> {
+    let text = std::fs::read_to_string(unit)?;
     let mut allowed = BTreeSet::new();
     for line in text.lines().filter_map(|line| line.strip_prefix("SystemCallFilter=")) {
         let (words, deny) = line.strip_prefix('~').map_or((line, false), |rest| (rest, true));
@@ -156,13 +156,8 @@ fn the_unit_allows_every_call_of_the_daemon() -> Result<()> {
     let socket = lab.state_dir().join("api.sock");
     let listen = format!("[api]\nlisten = \"unix:{}\"\n", socket.display());
     lab.configure(&format!("{}{listen}", std::fs::read_to_string(lab.config())?))?;
-    // With the capabilities of the unit, because the kernel's answers and the next calls depend on them.
     let trace = lab.state_dir().join("trace");
-    let mut command = lab.host().command("setpriv");
-    command.args(["--bounding-set=-all,+bpf,+net_admin,+perfmon", "--inh-caps=-all", "--no-new-privs"]);
-    command.args(["strace", "--follow-forks", "--quiet=all", "--trace=all", "--output"]).arg(&trace);
-    command.arg(trafctl_program()?).arg("--bpffs").arg(lab.bpffs());
-    command.arg("--state-dir").arg(lab.state_dir()).arg("--config").arg(lab.config()).arg("run");
+    let mut command = traced(&lab, &trace, "+bpf,+net_admin,+perfmon", &["run"])?;
     let mut daemon = Daemon::spawn(&mut command, Resync::Off)?;
     daemon.ready()?;
     daemon.settled()?;
@@ -196,8 +191,23 @@ fn the_unit_allows_every_call_of_the_daemon() -> Result<()> {
     ensure!(status.success(), "{status}: {}", daemon.log());
     ensure!(!daemon.log().contains("ERROR"), "{}", daemon.log());
 
-    let allowed = allowed_calls()?;
-    let text = std::fs::read_to_string(&trace)?;
+    allows_all(&unit(), &trace)
+}
+
+/// Runs a command under `strace`, with these capabilities at most: the kernel's answers and the next calls depend on them.
+fn traced(lab: &Lab, trace: &Path, capabilities: &str, arguments: &[&str]) -> Result<Command> {
+    let mut command = lab.host().command("setpriv");
+    command.args([&format!("--bounding-set=-all,{capabilities}"), "--inh-caps=-all", "--no-new-privs"]);
+    command.args(["strace", "--follow-forks", "--quiet=all", "--trace=all", "--output"]).arg(trace);
+    command.arg(trafctl_program()?).arg("--bpffs").arg(lab.bpffs());
+    command.arg("--state-dir").arg(lab.state_dir()).arg("--config").arg(lab.config()).args(arguments);
+    Ok(command)
+}
+
+/// Checks that the filter of a unit refuses no call of a trace.
+fn allows_all(unit: &Path, trace: &Path) -> Result<()> {
+    let allowed = allowed_calls(unit)?;
+    let text = std::fs::read_to_string(trace)?;
     let called: BTreeSet<&str> = text
         .lines()
         .filter_map(|line| line.split_once(' ')?.1.trim_start().split_once('('))
@@ -210,4 +220,18 @@ fn the_unit_allows_every_call_of_the_daemon() -> Result<()> {
     let refused: Vec<_> = called.iter().filter(|name| !allowed.contains(**name)).collect();
     ensure!(refused.is_empty(), "the unit's filter refuses {refused:?}");
     Ok(())
+}
+
+#[test]
+fn the_unit_that_makes_a_container_allows_every_call_of_it() -> Result<()> {
+    let lab = node("calls_calibrate")?;
+    let daemon = Daemon::start(&lab)?;
+    let trace = lab.state_dir().join("trace");
+    let capabilities = "+bpf,+net_admin,+perfmon,+sys_admin,+net_raw";
+    let said = run_ok(&mut traced(&lab, &trace, capabilities, &["calibrate"])?)?;
+    ensure!(said.contains("exact: every packet"), "{said}");
+    daemon.stop()?;
+    let text = std::fs::read_to_string(&trace)?;
+    ensure!(text.contains("unshare(CLONE_NEWNET)"), "the trace has not all threads");
+    allows_all(&unit_named("trafctl-calibrate.service"), &trace)
 }

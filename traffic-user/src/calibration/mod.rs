@@ -17,7 +17,7 @@ mod packet_socket;
 pub mod plan;
 
 use std::{
-    thread,
+    fmt, thread,
     time::{Duration, Instant},
 };
 
@@ -61,34 +61,65 @@ const ATTEMPTS: usize = 3;
 /// When the container cannot be made, nobody attaches to its interface, packets do not pass, or every attempt was
 /// disturbed.
 pub fn calibrate(pinned: &Bpffs, config: &Config) -> anyhow::Result<Calibration> {
-    let plan = Plan::new(&tables::in_force(&load::open(pinned)?)?);
+    load::open(pinned)?;
     let container = Throwaway::create(INTERFACE)
         .with_context(|| format!("cannot make the throwaway container with the interface {INTERFACE}"))?;
-    let host = Host { pinned, config, netlink: Netlink::connect()?, plan };
+    let host = Host { pinned, config, netlink: Netlink::connect()? };
     let index = namespace::index_of(&host.netlink, INTERFACE)?;
     host.wait_for_attach(index)?;
     let to_container = PacketSocket::open(index)
         .with_context(|| format!("cannot open a packet socket on {INTERFACE} (CAP_NET_RAW is needed)"))?;
+    let mut disturbed = Disturbed::ByTable;
     for attempt in 1..=ATTEMPTS {
-        let measured = host.measure(index, [&to_container, container.socket()])?;
-        match measured {
+        match host.measure(index, [&to_container, container.socket()])? {
             Ok(calibration) => return Ok(calibration),
-            Err(others) => tracing::info!(
-                "{others} packets of others passed {INTERFACE} in measurement {attempt} of {ATTEMPTS}"
-            ),
+            Err(by) => {
+                tracing::info!("{by} during measurement {attempt} of {ATTEMPTS}, so it is repeated");
+                disturbed = by;
+            }
         }
     }
-    bail!(
-        "other packets passed the throwaway container's interface {INTERFACE} in each of {ATTEMPTS} measurements, so \
-         they prove nothing; find the program that sends on every new interface, and exclude this one there"
-    )
+    bail!("in each of {ATTEMPTS} measurements, {disturbed}, so they prove nothing; {}", disturbed.advice())
+}
+
+/// Why a measurement proves nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Disturbed {
+    /// So many packets of others passed.
+    ByPackets(i128),
+    /// The counters were made anew, or another class table was put in force.
+    ByTable,
+}
+
+impl fmt::Display for Disturbed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ByPackets(others) => {
+                write!(
+                    f,
+                    "other packets passed the throwaway container's interface {INTERFACE} ({others} in the last one)"
+                )
+            }
+            Self::ByTable => f.write_str("the counters or the class table changed"),
+        }
+    }
+}
+
+impl Disturbed {
+    const fn advice(self) -> &'static str {
+        match self {
+            Self::ByPackets(_) => {
+                "find the program that sends on every new interface, and exclude this one there"
+            }
+            Self::ByTable => "try again",
+        }
+    }
 }
 
 struct Host<'h> {
     pinned: &'h Bpffs,
     config: &'h Config,
     netlink: Netlink,
-    plan: Plan,
 }
 
 impl Host<'_> {
@@ -135,13 +166,20 @@ impl Host<'_> {
         })
     }
 
-    /// Sends everything once. Returns how many packets of others passed, if any did.
-    fn measure(&self, index: u32, sockets: [&PacketSocket; 2]) -> anyhow::Result<Result<Calibration, i128>> {
+    /// Sends everything once, by the class table that is in force now.
+    fn measure(
+        &self,
+        index: u32,
+        sockets: [&PacketSocket; 2],
+    ) -> anyhow::Result<Result<Calibration, Disturbed>> {
+        let maps = load::open(self.pinned)?;
+        let table = counters::class_table(&maps)?;
+        let plan = Plan::new(&tables::in_force(&maps)?);
         let begun = time::now()?;
         // The kernel's own figures are read around ours: they show whether anybody else sent meanwhile.
         let shown_before = self.interface(index)?.statistics.packets;
         let before = self.counters()?;
-        for frame in &self.plan.frames {
+        for frame in &plan.frames {
             sockets[frame.direction as usize].send(frame).with_context(|| {
                 let whence = if frame.direction == Direction::In { "to" } else { "from" };
                 format!(
@@ -151,10 +189,10 @@ impl Host<'_> {
             })?;
         }
         let deadline = Instant::now() + TIME_ON_THE_WAY;
-        let beside = |shown| compare::beside(&self.plan, shown_before, shown);
+        let beside = |shown| compare::beside(&plan, shown_before, shown);
         loop {
-            let missing: i128 =
-                beside(self.interface(index)?.statistics.packets).iter().map(|all| -all.min(&0)).sum();
+            let shown = beside(self.interface(index)?.statistics.packets);
+            let missing: i128 = shown.iter().map(|all| -all.min(&0)).sum();
             if missing == 0 {
                 break;
             }
@@ -162,24 +200,29 @@ impl Host<'_> {
                 Instant::now() < deadline,
                 "of {} packets, {missing} did not pass {INTERFACE} within {} s; a firewall or a shaper on every new \
                  interface may have dropped them",
-                self.plan.frames.len(),
+                plan.frames.len(),
                 TIME_ON_THE_WAY.as_secs()
             );
             thread::sleep(PAUSE);
         }
         thread::sleep(TIME_TO_SETTLE);
         let after = self.counters()?;
-        let others: i128 = beside(self.interface(index)?.statistics.packets).iter().sum();
-        if others > 0 {
-            return Ok(Err(others));
+        let beside = beside(self.interface(index)?.statistics.packets);
+        let is_same =
+            |snapshot: &Snapshot| snapshot.epoch == before.epoch && snapshot.class_table.hash == table.hash;
+        if !is_same(&before) || !is_same(&after) {
+            return Ok(Err(Disturbed::ByTable));
         }
-        ensure!(
-            before.epoch == after.epoch && before.class_table.hash == after.class_table.hash,
-            "the counters or the class table changed during the calibration; start it again"
-        );
-        let program = load::open(self.pinned)?.meta.get(0)?.program_hash;
         let counted = compare::counted(&before, &after);
-        Ok(Ok(Calibration::new(begun, (&after.class_table, program), &self.plan, &counted)))
+        let calibration = Calibration::new(begun, (&table, maps.meta.get(0)?.program_hash), &plan, &counted);
+        // Where offloads are off, the kernel segments before it counts, and shows more packets.
+        let is_segmented = Direction::BOTH
+            .into_iter()
+            .all(|direction| beside[direction as usize] <= plan.more_segments_in(direction));
+        if beside == [0, 0] || is_segmented && calibration.is_exact() {
+            return Ok(Ok(calibration));
+        }
+        Ok(Err(Disturbed::ByPackets(beside.iter().sum())))
     }
 
     fn counters(&self) -> anyhow::Result<Snapshot> {

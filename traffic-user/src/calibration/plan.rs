@@ -29,6 +29,7 @@ const HOP_LIMIT: u8 = 1;
 /// shorter one.
 const SEGMENT: usize = 1000;
 const SEGMENTED: usize = 2 * SEGMENT + 477;
+const SEGMENTS: usize = SEGMENTED.div_ceil(SEGMENT);
 
 /// Addresses of the container: from those for tests of network devices and for documentation.
 const INSIDE: (Ipv4Addr, Ipv6Addr) =
@@ -85,19 +86,20 @@ impl Plan {
     /// Packets to and from an address of each class that these prefixes decide, in both families, of many sizes. In
     /// each family some are segmented behind the hook.
     pub fn new(prefixes: &[(IpNet, u8)]) -> Self {
+        let peers = peers(prefixes);
         let mut plan = Self::default();
         let mut payload = 1;
-        for ((class, family), peer) in peers(prefixes) {
+        for (&place, &peer) in &peers {
             for direction in Direction::BOTH {
                 for _ in 0..2 {
-                    plan.add((class, family), direction, peer, payload);
+                    plan.add(place, direction, peer, payload);
                     // No two payloads are alike before 1,400 were sent.
                     payload = (payload + 83) % 1400;
                 }
             }
         }
         let mut segmented: BTreeMap<Family, (u8, IpAddr)> = BTreeMap::new();
-        for ((class, family), peer) in peers(prefixes) {
+        for ((class, family), peer) in peers {
             segmented.insert(family, (class, peer));
         }
         for (family, (class, peer)) in segmented {
@@ -134,9 +136,8 @@ impl Plan {
             Family::Ipv4 => IPV4,
             Family::Ipv6 => IPV6,
         };
-        let segments = SEGMENTED.div_ceil(SEGMENT);
         let tally =
-            Tally { packets: segments as u64, bytes: (SEGMENTED + segments * (network + TCP)) as u64 };
+            Tally { packets: SEGMENTS as u64, bytes: (SEGMENTED + SEGMENTS * (network + TCP)) as u64 };
         let segmentation =
             Segmentation { family: place.1, size: length(SEGMENT), transport: length(ETHERNET + network) };
         self.push(place, Frame { direction, bytes, segmentation: Some(segmentation) }, tally);
@@ -145,6 +146,12 @@ impl Plan {
     fn push(&mut self, place: (u8, Family), frame: Frame, tally: Tally) {
         *self.expected.entry(place).or_default().of_mut(frame.direction) += tally;
         self.frames.push(frame);
+    }
+
+    /// How many packets more there are where the frames of this direction are segmented before they are counted.
+    pub(super) fn more_segments_in(&self, direction: Direction) -> i128 {
+        let segmented = |frame: &&Frame| frame.direction == direction && frame.segmentation.is_some();
+        self.frames.iter().filter(segmented).count() as i128 * (SEGMENTS as i128 - 1)
     }
 
     /// How many frames go in this direction.

@@ -5,7 +5,6 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 use jiff::{SignedDuration, Timestamp, Zoned, civil::Time};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     calibration::{self, Calibration},
@@ -69,16 +68,23 @@ fn book(global: &Global, config: &Config, calibration: &Calibration) -> anyhow::
     Ok(())
 }
 
-/// Each day until it is stopped. What fails is printed, and nothing ends because of it.
+/// Each day until it is killed, which may be at any time: the container ends with the process. What fails is printed,
+/// and nothing ends because of it.
 async fn daily(global: &Global) -> anyhow::Result<Done> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch SIGINT")?;
     let mut retry_at: Option<Timestamp> = None;
     let mut last = Zoned::now();
+    let mut announced = None;
     loop {
-        let at = global.config_or_last_good().ok().and_then(|config| config.calibration_at);
+        let at = global.config_or_last_good().ok().map(|config| config.calibration_at);
+        if announced != at && at.is_some() {
+            announced = at;
+            print_message(&match at.flatten() {
+                Some(at) => format!("calibrating each day at {}", at.strftime("%H:%M")),
+                None => "nothing to do: set `at` under [calibration] in the configuration".to_owned(),
+            });
+        }
         let now = Zoned::now();
-        let is_due = at.is_some_and(|at| came_between(&last, &now, at))
+        let is_due = at.flatten().is_some_and(|at| came_between(&last, &now, at))
             || retry_at.is_some_and(|retry| retry <= now.timestamp());
         last = now.clone();
         if is_due {
@@ -91,11 +97,7 @@ async fn daily(global: &Global) -> anyhow::Result<Done> {
                 }
             };
         }
-        tokio::select! {
-            () = tokio::time::sleep(NAP) => {}
-            _ = terminate.recv() => return Ok(Done::Success),
-            _ = interrupt.recv() => return Ok(Done::Success),
-        }
+        tokio::time::sleep(NAP).await;
     }
 }
 

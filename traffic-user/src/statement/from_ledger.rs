@@ -72,7 +72,7 @@ pub fn make(
         days,
         dropped,
         faults,
-        calibration: ledger.last_calibration()?.map(calibration),
+        calibration: ledger.last_calibration(closed.start)?.map(calibration),
         class_tables: class_tables(ledger, month, number)?,
     };
     let mut issuing = issue(Log::new(keys.salts), facts);

@@ -58,14 +58,16 @@ impl Ledger {
         Ok(())
     }
 
-    /// The latest calibration that was recorded.
+    /// The latest calibration that was recorded, or the latest one since a time in which something differed: no later
+    /// one hides it.
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn last_calibration(&self) -> Result<Option<CalibrationRecord>, LedgerError> {
+    pub fn last_calibration(&self, since: Timestamp) -> Result<Option<CalibrationRecord>, LedgerError> {
         let find = "SELECT time, class_table, program, sent_in_packets, sent_in_bytes, sent_out_packets, sent_out_bytes,
-             in_packets, in_bytes, out_packets, out_bytes, differing FROM calibration ORDER BY id DESC LIMIT 1";
-        let found = self.conn.prepare_cached(find)?.query_row([], |row| {
+             in_packets, in_bytes, out_packets, out_bytes, differing FROM calibration
+             ORDER BY differing > 0 AND time >= ?1 DESC, id DESC LIMIT 1";
+        let found = self.conn.prepare_cached(find)?.query_row([since.as_second()], |row| {
             let tally = |at| {
                 Ok::<_, rusqlite::Error>(Tally {
                     packets: row.get::<_, i64>(at)?.cast_unsigned(),
@@ -93,15 +95,20 @@ fn stored(tally: Tally) -> (i64, i64) {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use crate::testing::*;
 
     #[test]
     fn the_latest_one_is_found_as_it_was_recorded() {
         let (mut file, node) = (ledger(), Node::balanced(NOON));
-        assert_eq!(file.ledger.last_calibration().unwrap(), None);
+        let last = |file: &File, since| {
+            file.ledger.last_calibration(Timestamp::from_second(since).unwrap()).unwrap()
+        };
+        assert_eq!(last(&file, 0), None);
         let first = calibration(node.wall);
         file.ledger.record_calibration(&first).unwrap();
-        assert_eq!(file.ledger.last_calibration().unwrap(), Some(first.clone()));
+        assert_eq!(last(&file, 0), Some(first.clone()));
         // The clock was set back: what came last is the latest all the same.
         let mut next = calibration(first.time - jiff::SignedDuration::from_hours(5));
         next.differing = 0;
@@ -109,7 +116,10 @@ mod tests {
         next.counted.outgoing.bytes = u64::MAX;
         file.ledger.record_calibration(&next).unwrap();
         next.counted.outgoing.bytes = i64::MAX.cast_unsigned();
-        assert_eq!(file.ledger.last_calibration().unwrap(), Some(next));
+        // The first one differs. A month that begins after it does not concern it.
+        assert_eq!(last(&file, 0), Some(first.clone()));
+        assert_eq!(last(&file, first.time.as_second()), Some(first.clone()));
+        assert_eq!(last(&file, first.time.as_second() + 1), Some(next));
         assert_eq!(file.ledger.audit().unwrap().problems, [""; 0]);
     }
 }
