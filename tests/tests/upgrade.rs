@@ -174,7 +174,8 @@ fn an_older_ledger_is_migrated_and_a_newer_one_is_refused() -> Result<()> {
          drop table lineage; drop table quota_track; drop table quota_used; drop table quota_threshold;
          drop table quota_crossing; drop table container_name; drop table interface_owner;
          drop table owner_change; drop table attribution; drop table digest; drop table border; drop table clock;
-         drop table closed_rate; drop table booked; drop table key_change; alter table adjustment drop column number;
+         drop table closed_rate; drop table booked; drop table key_change;
+         drop table calibration; alter table adjustment drop column number;
          pragma user_version = 1",
     );
     sqlite(&ledger, &former)?;
