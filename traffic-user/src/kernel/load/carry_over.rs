@@ -244,7 +244,7 @@ fn fill(former: &Former, maps: &mut Maps, build: Build<'_>) -> anyhow::Result<()
     if former_classes::has_tries(meta.layout_version) {
         maps.control.set(0, Control { columns, ..maps.control.get(0)? })?;
         let (v4, v6) = former_classes::rows(&former.bpffs, control.active_table)?;
-        tables::Tables::new(&v4, &v6, &|_, _| {})?.switch(maps, false)?;
+        tables::Tables::new(&v4, &v6, &|_, _| {})?.switch(maps)?;
     } else {
         // A shadow has counters for the former number of slots.
         let active_table = TableWord(control.active_table).with_shadow(false).0;

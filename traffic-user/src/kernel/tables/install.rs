@@ -65,8 +65,7 @@ impl Prepared {
         let mut meta = with_columns_of(maps.meta.get(0)?, &prepared)?;
         // Columns first: whoever reads the counters must know the classes of all of them.
         maps.meta.set(0, meta)?;
-        // The pairs of a shadow hold as long as the classes of all addresses do.
-        tables.switch(maps, meta.table_hash == hash)?;
+        tables.switch(maps)?;
         meta.table_hash = hash;
         meta.table_loaded_unix_s = time::unix_seconds();
         meta.table_prefixes = prefixes;
@@ -83,6 +82,8 @@ pub(in crate::kernel) struct Tables {
     /// For each entry of the table's place, the number of its array.
     places: Vec<usize>,
     rows: ClassRows,
+    /// What is in `rows`.
+    encoded: Vec<u8>,
 }
 
 impl Tables {
@@ -110,7 +111,7 @@ impl Tables {
             progress(arrays.len(), distinct.arrays.len());
         }
         let rows = fill_rows(&encoded).context("cannot store the prefixes of the class table")?;
-        Ok(Self { is_wide: compiled.is_wide, offset_words, arrays, places: distinct.places, rows })
+        Ok(Self { is_wide: compiled.is_wide, offset_words, arrays, places: distinct.places, rows, encoded })
     }
 
     /// The arrays in the order of a place's entries.
@@ -125,7 +126,7 @@ impl Tables {
 
     /// Puts the table into the idle place and makes it active. Then frees the memory of the former one. A shadow that
     /// counts beside that one ends, unless both are the same table.
-    pub(in crate::kernel) fn switch(&self, maps: &mut Maps, is_same: bool) -> anyhow::Result<()> {
+    pub(in crate::kernel) fn switch(&self, maps: &mut Maps) -> anyhow::Result<()> {
         let control = maps.control.get(0)?;
         let in_force = TableWord(control.active_table);
         let old = in_force.place();
@@ -133,7 +134,8 @@ impl Tables {
         let arrays: Vec<&ClassArray> = self.arrays().collect();
         maps.class_lines.pin_rows(idle, &self.rows)?;
         maps.class_lines.put(idle, &arrays)?;
-        let word = self.word(idle).with_shadow(is_same && in_force.has_shadow());
+        let keeps_shadow = in_force.has_shadow() && self.is_in(maps, old);
+        let word = self.word(idle).with_shadow(keeps_shadow);
         maps.control.set(0, Control { active_table: word.0, ..control })?;
 
         // A packet that read the old word may still be looking into the old table. Only when every program
@@ -142,6 +144,19 @@ impl Tables {
             maps.class_lines.wait_with(idle, first)?;
         }
         maps.class_lines.release(old)
+    }
+
+    /// Whether the table in a place has the same rows. The pairs of a shadow hold as long as the classes of all
+    /// addresses do. The hash in `META` does not say so: it is written after the word, and a load may have ended in
+    /// between.
+    fn is_in(&self, maps: &Maps, place: u32) -> bool {
+        let rows = maps.class_lines.rows(place);
+        rows.is_ok_and(|rows| {
+            let (head, padding) = rows.split_at(self.encoded.len().min(rows.len()));
+            head == self.encoded
+                && padding.len() < ROWS_ELEMENT_BYTES
+                && padding.iter().all(|byte| *byte == 0)
+        })
     }
 }
 
