@@ -157,6 +157,27 @@ fn a_new_owner_of_a_slot_sees_nothing_of_the_former() -> Result<()> {
 }
 
 #[test]
+fn a_shadow_that_cannot_follow_a_new_owner_ends_and_keeps_nobody_from_a_slot() -> Result<()> {
+    let (lab, a, b) = Lab::with_two("shadow-rebase", IN_FORCE, "[limits]\ncontainers = 2\n")?;
+    Daemon::start(&lab)?.stop()?;
+    begin(&lab, SHADOW)?;
+    // The slot cannot be made a new owner's, and what is left cannot be cleared away.
+    std::fs::remove_file(lab.bpffs().join("shadow/BASES"))?;
+    std::fs::create_dir(lab.bpffs().join("shadow/foreign"))?;
+    drop(a);
+    lab.run_ok(&["container", "retire", "101", "--yes"])?;
+    let c = lab.bridged(103, 0, [10, 1, 0, 3].into(), "fd00:1::3".parse()?)?;
+    introduce(&[&c, &b])?;
+    let output = lab.trafctl(&["attach"])?.output()?;
+    let said = String::from_utf8(output.stderr)?;
+    ensure!(output.status.success() && said.contains("the shadow class table ends, because "), "{said}");
+    send(&c, &b)?;
+    assert!(Counters::at_rest(&lab)?.counters.iter().any(|row| row.container == "103"));
+    refused(&lab, &REPORT, 1, "does not count now")?;
+    Ok(())
+}
+
+#[test]
 fn another_table_and_larger_limits_begin_the_shadow_anew() -> Result<()> {
     let (lab, a, b) = node("shadow-anew")?;
     let daemon = Daemon::start_with(&lab, Resync::AsShipped)?;

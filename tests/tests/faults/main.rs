@@ -15,6 +15,7 @@ mod limits;
 mod node;
 mod privileges;
 mod service;
+mod shadow;
 mod soak;
 mod stopping;
 mod unit;

@@ -26,6 +26,8 @@ pub enum ProblemKind {
     Disk,
     /// The class file is refused, or is not the table in force.
     ClassFile,
+    /// The shadow class table that is wanted does not count.
+    Shadow,
     /// The configuration has a mistake, or is not in force.
     Configuration,
     /// The file with the quotas has a mistake, or an action fails.
@@ -38,7 +40,7 @@ pub enum ProblemKind {
 
 impl ProblemKind {
     /// All kinds, with their names.
-    pub const ALL: [(Self, &'static str); 14] = [
+    pub const ALL: [(Self, &'static str); 15] = [
         (Self::Daemon, "daemon"),
         (Self::Drains, "drains"),
         (Self::Gaps, "gaps"),
@@ -49,6 +51,7 @@ impl ProblemKind {
         (Self::Tables, "tables"),
         (Self::Disk, "disk"),
         (Self::ClassFile, "class_file"),
+        (Self::Shadow, "shadow"),
         (Self::Configuration, "configuration"),
         (Self::Quotas, "quotas"),
         (Self::Faults, "faults"),

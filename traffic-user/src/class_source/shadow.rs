@@ -4,16 +4,21 @@
 //! from, in the state directory. As long as it is there, a shadow is wanted. Where none counts then, it begins anew:
 //! another table was put in force, the counters moved to other maps, or the machine was started again. The figures
 //! begin at 0, and the reason is kept, because a sum over two different comparisons would say nothing.
+//!
+//! Whoever begins or ends a shadow, or forgets that one is wanted, holds the [`LoadLock`]. The record follows what
+//! counts: a command that was interrupted between the two leaves a shadow that is not the one of the record, which the
+//! hash of the file shows.
 
 use std::{
     fs, io,
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use traffic_classes::ClassOrder;
+use traffic_common::{SHADOW_VERSION, ShadowRecord};
 use traffic_model::hex;
 
 use super::gate::{Loaded, Origin};
@@ -23,7 +28,7 @@ use crate::{
         bpffs::Bpffs,
         load,
         maps::Maps,
-        shadow::{self, Shadow},
+        shadow::{self, Shadow, ShadowCounter},
         tables::{LoadLock, Progress},
     },
     state_file::{self, StateLock},
@@ -50,6 +55,9 @@ pub struct Kept {
     pub file_hash: String,
     /// Why it has begun anew, if it has.
     pub begun_anew: Option<String>,
+    /// Whether it has yet to begin anew for that reason. Its maps are removed before, and the reason with them.
+    #[serde(default)]
+    is_pending: bool,
     /// Why it does not count, if the last attempt failed.
     pub failed: Option<String>,
 }
@@ -75,6 +83,11 @@ impl Kept {
         Ok(Loaded { table, origin, file })
     }
 
+    /// Whether this is what counts.
+    pub fn is_of(&self, record: &ShadowRecord) -> bool {
+        self.file_hash == hex(&record.file_hash)
+    }
+
     /// The file, for messages.
     pub fn name(&self) -> String {
         self.file.as_ref().map_or_else(|| "standard input".to_owned(), |path| path.display().to_string())
@@ -88,16 +101,38 @@ impl Kept {
 }
 
 /// The shadow that is wanted, if any.
-pub fn kept(state_dir: &Path) -> Option<Kept> {
-    let bytes = state_file::read(&state_dir.join(RECORD_FILE), MOST_RECORD_BYTES).ok()??;
-    let kept: Kept = serde_json::from_slice(&bytes).ok()?;
-    (kept.version <= VERSION).then_some(kept)
+///
+/// # Errors
+/// When there is a record that cannot be read, or was written by a later version.
+pub fn kept(state_dir: &Path) -> anyhow::Result<Option<Kept>> {
+    let path = state_dir.join(RECORD_FILE);
+    let read = || -> anyhow::Result<Option<Kept>> {
+        let Some(bytes) = state_file::read(&path, MOST_RECORD_BYTES)? else { return Ok(None) };
+        let kept: Kept = serde_json::from_slice(&bytes)?;
+        if kept.version > VERSION {
+            bail!("it has version {}, and this trafctl reads {VERSION}", kept.version);
+        }
+        Ok(Some(kept))
+    };
+    read().with_context(|| {
+        format!(
+            "cannot read {}, which names the shadow class table that is wanted; `trafctl classes shadow FILE` begins \
+             another one, and `trafctl classes shadow --drop` ends it",
+            path.display()
+        )
+    })
 }
+
+/// What a failed start leaves behind, as long as no other shadow was ended for it.
+pub const UNCHANGED: &str = "no shadow was begun, and what counts stays as it is";
+/// And from then on.
+const ENDED: &str = "the former shadow class table has ended, and no other one was begun; the daemon, or `trafctl \
+                     classes load`, begins the former one anew";
 
 /// Counts under this file from now on, beside the table in force. A shadow that counts already ends.
 ///
 /// # Errors
-/// When it cannot be built or kept. Before it is built, nothing was changed.
+/// When it cannot be built or kept. The error says whether another shadow has ended for it.
 pub fn begin(
     (bpffs, state_dir): (&Bpffs, &Path),
     loading: &LoadLock,
@@ -111,11 +146,25 @@ pub fn begin(
         order: loaded.origin.order,
         file_hash: hex(&Sha256::digest(&loaded.origin.bytes)),
         begun_anew: None,
+        is_pending: false,
         failed: None,
     };
-    let prepared = prepare(bpffs, loading, loaded, progress)?;
-    keep(state_dir, &kept, Some(&loaded.origin.bytes)).context("cannot keep the class file of the shadow")?;
-    start(bpffs, prepared).inspect_err(|_| forget(state_dir))
+    let prepared = prepare(bpffs, loading, loaded, progress).context(UNCHANGED)?;
+    let left = {
+        let _lock = bpffs.lock().context(UNCHANGED)?;
+        let mut maps = load::open(bpffs).context(UNCHANGED)?;
+        prepared.check(&maps).context(UNCHANGED)?;
+        let left = if shadow::is_on(&maps).context(UNCHANGED)? { ENDED } else { UNCHANGED };
+        shadow::end(&mut maps).and_then(|()| prepared.start(&mut maps)).context(left)?;
+        left
+    };
+    let is_kept = keep(state_dir, &kept, Some(&loaded.origin.bytes));
+    is_kept.context("cannot keep the class file of the shadow").context(left).inspect_err(|_| {
+        // What led here explains more than a failure to clean up.
+        if let Err(error) = end_maps(bpffs) {
+            tracing::warn!("cannot end the shadow class table: {error:#}");
+        }
+    })
 }
 
 /// Begins the shadow anew that is wanted and does not count. Returns whether it did.
@@ -135,16 +184,30 @@ pub fn renew(bpffs: &Bpffs, state_dir: &Path) -> anyhow::Result<bool> {
 /// # Errors
 /// As [`renew`].
 pub fn renew_under(bpffs: &Bpffs, state_dir: &Path, loading: &LoadLock) -> anyhow::Result<bool> {
-    let Some(kept) = kept(state_dir).filter(|_| is_due(bpffs, state_dir).unwrap_or(true)) else {
+    // Again under the lock: it may have been ended, or begun, meanwhile.
+    if !is_due(bpffs, state_dir)? {
         return Ok(false);
-    };
-    let reason = reason(bpffs)?;
-    let renewed = kept
-        .loaded(state_dir)
-        .and_then(|loaded| prepare(bpffs, loading, &loaded, &|_, _| {}))
-        .and_then(|prepared| start(bpffs, prepared));
+    }
+    let Some(kept) = kept(state_dir)? else { return Ok(false) };
+    let reason = reason(bpffs, &kept)?;
+    let kept = Kept { begun_anew: Some(reason.clone()), is_pending: true, ..kept };
+    keep(state_dir, &kept, None)?;
+    // First, so that there is no memory for two of them.
+    let prepared = end_maps(bpffs)
+        .and_then(|()| kept.loaded(state_dir))
+        .and_then(|loaded| prepare(bpffs, loading, &loaded, &|_, _| {}));
+    // Files may be removed without the lock.
+    if self::kept(state_dir)?.is_none_or(|now| now.file_hash != kept.file_hash) {
+        return Ok(false);
+    }
+    let renewed = prepared.and_then(|prepared| {
+        let _lock = bpffs.lock()?;
+        let mut maps = load::open(bpffs)?;
+        prepared.check(&maps)?;
+        prepared.start(&mut maps)
+    });
     let failed = renewed.as_ref().err().map(|error| format!("{error:#}"));
-    let kept = Kept { begun_anew: Some(reason.clone()), failed, ..kept };
+    let kept = Kept { is_pending: failed.is_some(), failed, ..kept };
     keep(state_dir, &kept, None)?;
     renewed.context("the shadow class table does not count")?;
     tracing::warn!("the shadow class table of {} has begun anew: {reason}", kept.name());
@@ -160,19 +223,20 @@ pub fn renew_or_log(bpffs: &Bpffs, state_dir: &Path, loading: &LoadLock) {
 
 /// Whether a shadow is wanted, and none counts although there are counters.
 fn is_due(bpffs: &Bpffs, state_dir: &Path) -> anyhow::Result<bool> {
-    if kept(state_dir).is_none() {
+    if kept(state_dir)?.is_none() {
         return Ok(false);
     }
     match load::open(bpffs) {
         // One that is not described, because its pins were removed, says nothing either.
-        Ok(maps) => Ok(!shadow::is_on(&maps)? || shadow::last_record(bpffs)?.is_none()),
+        Ok(maps) => Ok(!shadow::is_on(&maps)?
+            || shadow::last_record(bpffs)?.is_none_or(|record| record.version != SHADOW_VERSION)),
         Err(error) if load::is_lost(&error) => Ok(false),
         Err(error) => Err(error),
     }
 }
 
 /// Why the shadow that counted before counts no more.
-fn reason(bpffs: &Bpffs) -> anyhow::Result<String> {
+fn reason(bpffs: &Bpffs, kept: &Kept) -> anyhow::Result<String> {
     let meta = load::open(bpffs)?.meta.get(0)?;
     let last = shadow::last_record(bpffs).ok().flatten();
     Ok(match last {
@@ -185,30 +249,47 @@ fn reason(bpffs: &Bpffs) -> anyhow::Result<String> {
         Some(last) if last.epoch == meta.epoch => {
             "the counters moved to other maps, or the shadow was interrupted"
         }
+        // An attempt before this one has removed the maps.
+        None if kept.is_pending => kept.begun_anew.as_deref().unwrap_or("it was interrupted"),
         _ => "the counters were created anew, as after a reboot",
     }
     .to_owned())
 }
 
-/// Ends the shadow. Without counters, only its record is removed.
+/// Ends the shadow, whether it counts or not, and forgets that one is wanted.
 ///
 /// # Errors
 /// When the kernel refuses, or a file cannot be removed.
 pub fn end(bpffs: &Bpffs, state_dir: &Path, _loading: &LoadLock) -> anyhow::Result<()> {
     // First, so that a daemon does not begin it anew.
-    remove(state_dir)?;
-    let _lock = bpffs.lock()?;
-    shadow::end(&mut load::open(bpffs)?)
+    remove_files(state_dir)?;
+    match end_maps(bpffs) {
+        // Nothing reads what is pinned beside counters that are gone.
+        Err(error) if load::is_lost(&error) => bpffs.clear_shadow(),
+        other => other,
+    }
+}
+
+/// The same for a caller without the lock.
+///
+/// # Errors
+/// As [`end`], and when the lock is not released in time.
+pub fn end_waiting(bpffs: &Bpffs, state_dir: &Path) -> anyhow::Result<()> {
+    if !bpffs.root().exists() {
+        // There is no place for the lock, and nothing that others could begin.
+        return remove_files(state_dir);
+    }
+    end(bpffs, state_dir, &LoadLock::take(bpffs)?)
 }
 
 /// Forgets that a shadow is wanted. A failure is logged.
-pub fn forget(state_dir: &Path) {
-    if let Err(error) = remove(state_dir) {
+pub fn forget(state_dir: &Path, _loading: &LoadLock) {
+    if let Err(error) = remove_files(state_dir) {
         tracing::warn!("{error:#}");
     }
 }
 
-fn remove(state_dir: &Path) -> anyhow::Result<()> {
+fn remove_files(state_dir: &Path) -> anyhow::Result<()> {
     for name in [RECORD_FILE, COPY_FILE] {
         let path = state_dir.join(name);
         match fs::remove_file(&path) {
@@ -221,6 +302,11 @@ fn remove(state_dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn end_maps(bpffs: &Bpffs) -> anyhow::Result<()> {
+    let _lock = bpffs.lock()?;
+    shadow::end(&mut load::open(bpffs)?)
+}
+
 fn prepare(
     bpffs: &Bpffs,
     loading: &LoadLock,
@@ -229,11 +315,6 @@ fn prepare(
 ) -> anyhow::Result<shadow::Prepared> {
     let file_hash = Sha256::digest(&loaded.origin.bytes).into();
     shadow::prepare(loading, &load::open(bpffs)?, (&loaded.table, file_hash), progress)
-}
-
-fn start(bpffs: &Bpffs, prepared: shadow::Prepared) -> anyhow::Result<()> {
-    let _lock = bpffs.lock()?;
-    prepared.start(&mut load::open(bpffs)?)
 }
 
 fn keep(state_dir: &Path, kept: &Kept, bytes: Option<&[u8]>) -> anyhow::Result<()> {
@@ -245,20 +326,74 @@ fn keep(state_dir: &Path, kept: &Kept, bytes: Option<&[u8]>) -> anyhow::Result<(
     lock.replace(RECORD_FILE, &json, MOST_RECORD_BYTES)
 }
 
-/// The shadow that counts, and the content of its file. The two belong together by the hash of the file.
+/// The shadow that counts, and the record of its file. The two belong together by the hash of the file.
 ///
 /// # Errors
 /// When no shadow counts, or what it is cannot be read.
 pub fn open(maps: &Maps, state_dir: &Path) -> anyhow::Result<(Shadow, Option<Kept>)> {
-    let kept = kept(state_dir);
-    let Some(shadow) = Shadow::open(maps)? else {
-        let Some(kept) = kept else {
-            bail!("there is no shadow class table; `trafctl classes shadow FILE` begins one");
-        };
-        let why = kept.failed.as_deref().unwrap_or("it is about to begin anew");
-        bail!("the shadow class table of {} does not count now: {why}", kept.name());
-    };
-    let of_record = |kept: &Kept| kept.file_hash == hex(&shadow.record().file_hash);
-    let kept = kept.filter(of_record);
+    let shadow = Shadow::open(maps)?.ok_or_else(|| not_counting(state_dir))?;
+    let kept = kept_of(&shadow, state_dir);
     Ok((shadow, kept))
+}
+
+/// The same with what it has counted.
+///
+/// # Errors
+/// As [`open`], and when a map cannot be read.
+pub fn read(maps: &Maps, state_dir: &Path) -> anyhow::Result<(Shadow, Vec<ShadowCounter>, Option<Kept>)> {
+    let (shadow, counters) = shadow::read(maps)?.ok_or_else(|| not_counting(state_dir))?;
+    let kept = kept_of(&shadow, state_dir);
+    Ok((shadow, counters, kept))
+}
+
+/// The record of the file of this shadow. One that cannot be read is logged.
+fn kept_of(shadow: &Shadow, state_dir: &Path) -> Option<Kept> {
+    let kept = kept(state_dir).unwrap_or_else(|error| {
+        tracing::warn!("{error:#}");
+        None
+    });
+    kept.filter(|kept| kept.is_of(shadow.record()))
+}
+
+fn not_counting(state_dir: &Path) -> anyhow::Error {
+    match kept(state_dir) {
+        Err(error) => error,
+        Ok(None) => anyhow!("there is no shadow class table; `trafctl classes shadow FILE` begins one"),
+        Ok(Some(kept)) => {
+            let why = kept.failed.as_deref().unwrap_or("it is about to begin anew");
+            anyhow!("the shadow class table of {} does not count now: {why}", kept.name())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_cannot_be_read_is_an_error_that_says_what_to_do() {
+        let directory = tempfile::tempdir().unwrap();
+        let state_dir = directory.path();
+        assert_eq!(kept(state_dir).unwrap(), None);
+        let good = Kept {
+            version: VERSION,
+            file: None,
+            order: ClassOrder::default(),
+            file_hash: "03".to_owned(),
+            begun_anew: Some("[limits] was raised".to_owned()),
+            is_pending: true,
+            failed: None,
+        };
+        keep(state_dir, &good, None).unwrap();
+        assert_eq!(kept(state_dir).unwrap(), Some(good.clone()));
+        let later = serde_json::to_vec(&Kept { version: VERSION + 1, ..good }).unwrap();
+        for (bytes, why) in
+            [(&b"{"[..], "EOF"), (b"", "EOF"), (b"[]", "invalid"), (&later, "it has version 2")]
+        {
+            fs::write(state_dir.join(RECORD_FILE), bytes).unwrap();
+            let error = format!("{:#}", kept(state_dir).unwrap_err());
+            assert!(error.contains("which names the shadow class table that is wanted"), "{error}");
+            assert!(error.contains("--drop` ends it: ") && error.contains(why), "{error}");
+        }
+    }
 }

@@ -149,6 +149,11 @@ pub(super) fn put_in_force(
     let result = class_source::in_force(&loaded.table) + "\n";
     // The record only adds to what is reported, so the load succeeds without it.
     class_source::keep(&global.state_dir, &loaded);
+    let stored = Drainer::open_existing(config, &global.state_dir).and_then(|drainer| match drainer {
+        Some(drainer) => drainer.store_class_table(&maps, || Ok(loaded.table)),
+        None => Ok(()),
+    });
+    drop(maps);
     // The switch has ended the shadow. Its memory and whatever follows are not worth failing a load that succeeded.
     match after {
         AfterLoad::RenewShadow => class_source::shadow::renew_or_log(&bpffs, &global.state_dir, &loading),
@@ -158,9 +163,7 @@ pub(super) fn put_in_force(
             }
         }
     }
-    if let Some(drainer) = Drainer::open_existing(config, &global.state_dir)? {
-        drainer.store_class_table(&maps, || Ok(loaded.table))?;
-    }
+    stored?;
     Ok(result)
 }
 

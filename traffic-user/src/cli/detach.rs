@@ -15,6 +15,7 @@ use crate::{
         bpffs::Bpffs,
         counters,
         load::{self, StateError},
+        tables::LoadLock,
     },
     node::Selection,
     privileges,
@@ -150,6 +151,8 @@ pub(super) async fn purge(global: &Global, config: &Config) -> anyhow::Result<Ou
     let _no_daemon = without_daemon(&bpffs, "nothing was purged")?;
     let host = global.host(bpffs)?;
     global.migrate_ledger();
+    // A shadow class table that is about to begin would outlive the counters.
+    let loading = LoadLock::take(&host.bpffs).context("nothing was purged")?;
     let lock = host.bpffs.lock().context("nothing was purged")?;
     let purged = match load::open(&host.bpffs) {
         Ok(maps) => {
@@ -164,7 +167,7 @@ pub(super) async fn purge(global: &Global, config: &Config) -> anyhow::Result<Ou
     };
     let detached = host.detach_everywhere(&lock)?;
     load::purge(&host.bpffs, &lock)?;
-    class_source::shadow::forget(&global.state_dir);
+    class_source::shadow::forget(&global.state_dir, &loading);
     let was_loaded = purged.is_some() || !detached.is_empty();
     Ok(Outcome { was_loaded, result: Detached { detached, purged, would_purge: None } })
 }

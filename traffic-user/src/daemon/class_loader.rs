@@ -308,10 +308,11 @@ impl Loader {
         loaded.log_warnings();
         tracing::info!("{}", class_source::in_force(table));
         class_source::keep(&self.setup.state_dir, loaded);
-        class_source::shadow::renew_or_log(&self.setup.bpffs, &self.setup.state_dir, &loading);
         // The figures name the table, so they do not need its text at once.
         let stored = self.store(Some(table.clone()));
         self.note_stored(stored);
+        // Last, because it can take seconds.
+        class_source::shadow::renew_or_log(&self.setup.bpffs, &self.setup.state_dir, &loading);
         Ok(())
     }
 

@@ -17,6 +17,7 @@ mod problem;
 mod quota_actions;
 mod readings;
 mod report;
+mod shadow;
 mod shipping;
 mod unnamed;
 
@@ -36,9 +37,7 @@ use crate::{
         entries::CountedIn,
         load,
         maps::{self, Maps},
-        records,
-        shadow::Shadow,
-        tables,
+        records, tables,
     },
     node::{Host, MORE_ADDRESSES, host_report, registry::Registry, slot_reclaim::Occupancy},
     time,
@@ -123,6 +122,8 @@ pub fn gather_with_counters(
     let is_configured = host.config().drops_enabled;
     let (drops, drops_problem) = drops::gather(&host.bpffs, maps, is_configured, &daemon);
     add(ProblemKind::Other, drops_problem.into_iter().collect());
+    let (shadow, shadow_problem) = shadow::gather(maps, state_dir, &daemon);
+    add(ProblemKind::Shadow, shadow_problem.into_iter().collect());
     if daemon.ledger_accepts_writes != Some(false) {
         // Otherwise the daemon has the reason, which is the same problem.
         problems.extend(ledger.problems);
@@ -140,12 +141,13 @@ pub fn gather_with_counters(
         ledger: ledger.status,
         programs: programs(host, &meta)?,
         class_table,
-        shadow: shadow(maps, state_dir),
+        shadow,
         skb_mark,
         drops,
         tables,
         memory: maps::memory(&host.bpffs, maps)?
             .into_iter()
+            .chain(shadow::memory(maps))
             .map(|(map, bytes)| MapMemory { map, bytes })
             .collect(),
         attachments,
@@ -277,28 +279,6 @@ fn class_table(config: &Config, state_dir: &Path, (maps, meta): (&Maps, &Meta)) 
         order: order.unwrap_or(config.class_order).to_string(),
         difference: difference.map(TableDifference::from),
     }
-}
-
-fn shadow(maps: &Maps, state_dir: &Path) -> Option<ShadowStatus> {
-    let kept = class_source::shadow::kept(state_dir);
-    let found = Shadow::open(maps);
-    let record = found.as_ref().ok().and_then(Option::as_ref).map(Shadow::record);
-    if kept.is_none() && matches!(found, Ok(None)) {
-        return None;
-    }
-    let failed = kept.as_ref().and_then(|kept| kept.failed.clone());
-    let reason = match &found {
-        Ok(Some(_)) => None,
-        Ok(None) => Some(failed.unwrap_or_else(|| "it is about to begin anew".to_owned())),
-        Err(error) => Some(format!("{error:#}")),
-    };
-    Some(ShadowStatus {
-        in_force: record.is_some(),
-        since: record.map(|record| time::timestamp(record.since_unix_s).to_string()),
-        begun_anew: kept.as_ref().and_then(|kept| kept.begun_anew.clone()),
-        reason,
-        file: kept.and_then(|kept| kept.file),
-    })
 }
 
 /// `entries` are those of the interfaces that exist or have left something: an entry of another one keeps a

@@ -171,8 +171,11 @@ fn class_table(table: &ClassTable) -> String {
 
 fn shadow(shadow: Option<&ShadowStatus>) -> String {
     let Some(shadow) = shadow else { return String::new() };
-    let file =
-        shadow.file.as_ref().map_or_else(|| "standard input".to_owned(), |path| path.display().to_string());
+    let file = match &shadow.file {
+        Some(path) => path.display().to_string(),
+        None if shadow.is_known => "standard input".to_owned(),
+        None => "of a file that is not known".to_owned(),
+    };
     let mut text = match (&shadow.since, &shadow.reason) {
         (Some(since), _) => format!("shadow class table {file} counts since {since}"),
         (None, reason) => {
@@ -360,6 +363,7 @@ pub(super) mod tests {
             },
             shadow: Some(ShadowStatus {
                 file: Some("/root/shadowed".into()),
+                is_known: true,
                 in_force: true,
                 since: Some("2026-11-23T12:00:03Z".to_owned()),
                 begun_anew: Some("another class table was put in force".to_owned()),

@@ -8,7 +8,7 @@ use clap::{ArgGroup, Args};
 use crate::{
     class_source::{
         self, Wanted, Word,
-        shadow::{self, Kept},
+        shadow::{self, Kept, UNCHANGED},
     },
     cli::{Done, Global, format::SheetFormat, output::print, progress::Progress},
     config::Config,
@@ -73,9 +73,6 @@ pub(super) fn run(global: &Global, options: &ShadowOptions) -> anyhow::Result<Do
     }
 }
 
-/// What a failed start leaves behind.
-const UNCHANGED: &str = "no shadow was begun, and what counts stays as it is";
-
 fn begin(global: &Global, config: &Config, file: &Path, yes: bool) -> anyhow::Result<Done> {
     let loaded =
         class_source::compiled(config, Wanted::Named(file, config.class_order)).context(UNCHANGED)?;
@@ -83,7 +80,7 @@ fn begin(global: &Global, config: &Config, file: &Path, yes: bool) -> anyhow::Re
     let bpffs = global.pinned();
     let maps = load::open(&bpffs).context(UNCHANGED)?;
     if !yes && kernel_shadow::is_on(&maps)? {
-        let lost = lost(global)?;
+        let lost = lost(global);
         print(&format!(
             "would begin a shadow of {} and end this one, whose figures are lost:\n{lost}nothing was changed; repeat the \
              command with --yes to do it\n",
@@ -97,7 +94,7 @@ fn begin(global: &Global, config: &Config, file: &Path, yes: bool) -> anyhow::Re
     let begun =
         shadow::begin((&bpffs, &global.state_dir), &loading, &loaded, &|done, of| progress.set(done, of));
     drop(progress);
-    begun.context(UNCHANGED)?;
+    begun?;
     print(&format!("{} counts beside the table in force from now on\n", file.display()))?;
     Ok(Done::Success)
 }
@@ -111,8 +108,7 @@ fn report(global: &Global, config: &Config, format: SheetFormat) -> anyhow::Resu
 /// Reads the shadow.
 fn read(global: &Global, config: &Config) -> anyhow::Result<Report> {
     let maps = load::open(&global.pinned())?;
-    let (shadow, kept) = shadow::open(&maps, &global.state_dir)?;
-    let counters = kernel_shadow::counters(&maps, &shadow)?;
+    let (shadow, counters, kept) = shadow::read(&maps, &global.state_dir)?;
     // The lines only explain the figures, which are shown without them.
     let changes = kept.as_ref().and_then(|kept| changes(global, &maps, kept)).unwrap_or_default();
     Ok(Report {
@@ -164,41 +160,43 @@ fn promote(global: &Global, config: &Config, yes: bool) -> anyhow::Result<Done> 
 
 fn drop_shadow(global: &Global, yes: bool) -> anyhow::Result<Done> {
     let bpffs = global.pinned();
-    let is_wanted = shadow::kept(&global.state_dir).is_some();
+    // A record that cannot be read is one as well, and so is what an interruption has left.
+    let is_wanted = !matches!(shadow::kept(&global.state_dir), Ok(None));
     let is_on = match load::open(&bpffs) {
         Ok(maps) => kernel_shadow::is_on(&maps)?,
         Err(error) if load::is_lost(&error) => false,
         Err(error) => return Err(error),
     };
-    if !is_wanted && !is_on {
+    if !is_wanted && !is_on && !kernel_shadow::has_maps(&bpffs)? {
         bail!("there is no shadow class table");
     }
     if !yes {
         print(&format!(
             "would end this shadow, whose figures are lost:\n{}nothing was changed; repeat the command with --yes to do \
              it\n",
-            lost(global)?
+            lost(global)
         ))?;
         return Ok(Done::ProblemsFound);
     }
-    if is_on {
-        let loading = LoadLock::take(&bpffs)?;
-        shadow::end(&bpffs, &global.state_dir, &loading)?;
-    } else {
-        shadow::forget(&global.state_dir);
-    }
+    shadow::end_waiting(&bpffs, &global.state_dir)?;
     print("the shadow class table has ended\n")?;
     Ok(Done::Success)
 }
 
 /// What would be lost, in few lines.
-fn lost(global: &Global) -> anyhow::Result<String> {
-    let kept = shadow::kept(&global.state_dir);
-    let name = kept.as_ref().map_or_else(|| "a file that is not known any more".to_owned(), Kept::name);
+fn lost(global: &Global) -> String {
     let maps = load::open(&global.pinned()).ok();
-    let counted = maps.and_then(|maps| {
-        let shadow = kernel_shadow::Shadow::open(&maps).ok().flatten()?;
-        Some((*shadow.record(), kernel_shadow::counters(&maps, &shadow).ok()?))
-    });
-    Ok(render::lost(&name, counted.as_ref().map(|(record, counters)| (record, &counters[..]))))
+    let counted = maps.and_then(|maps| kernel_shadow::read(&maps).transpose());
+    let kept = shadow::kept(&global.state_dir).ok().flatten();
+    let of = |kept: &&Kept| match &counted {
+        Some(Ok((shadow, _))) => kept.is_of(shadow.record()),
+        _ => true,
+    };
+    let name =
+        kept.as_ref().filter(of).map_or_else(|| "a file that is not known any more".to_owned(), Kept::name);
+    match &counted {
+        Some(Ok((shadow, counters))) => render::lost(&name, Some((shadow.record(), &counters[..]))),
+        Some(Err(error)) => format!("  of {name}, whose figures cannot be read: {error:#}\n"),
+        None => render::lost(&name, None),
+    }
 }

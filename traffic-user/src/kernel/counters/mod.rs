@@ -97,11 +97,9 @@ impl Owners {
     /// counters would be shown under the wrong name. A slot that never had an owner was not read. Its first owner may come at any time, and a
     /// thousand may come one after the other.
     fn changed_hands(&self, now: &Self) -> bool {
-        let container = |record: &ContainerRecord| (record.state, record.generation, record.id);
         let interface = |record: &InterfaceRecord| (record.state, record.generation, record.container);
-        let mut containers = self.containers.iter().zip(&now.containers);
         let mut interfaces = self.interfaces.iter().zip(&now.interfaces);
-        containers.any(|(before, now)| before.generation != 0 && container(before) != container(now))
+        containers_changed(&self.containers, &now.containers)
             || interfaces.any(|(before, now)| before.generation != 0 && interface(before) != interface(now))
     }
 
@@ -115,6 +113,12 @@ impl Owners {
     fn interface_slots_used(&self) -> anyhow::Result<u32> {
         used(&self.interfaces, |record| record.generation)
     }
+}
+
+/// [`Owners::changed_hands`] of container slots.
+pub(in crate::kernel) fn containers_changed(before: &[ContainerRecord], now: &[ContainerRecord]) -> bool {
+    let owner = |record: &ContainerRecord| (record.state, record.generation, record.id);
+    before.iter().zip(now).any(|(before, now)| before.generation != 0 && owner(before) != owner(now))
 }
 
 /// The owners of all container slots.

@@ -185,7 +185,7 @@ pub fn memory(bpffs: &Bpffs, maps: &Maps) -> anyhow::Result<Vec<(&'static str, u
 }
 
 /// `memlock` of a map's file descriptor; 0 where the kernel does not report it.
-fn locked_bytes(fd: &MapFd) -> u64 {
+pub(in crate::kernel) fn locked_bytes(fd: &MapFd) -> u64 {
     let path = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
     let text = fs::read_to_string(path).unwrap_or_default();
     let value = text.lines().find_map(|line| line.strip_prefix("memlock:"));

@@ -1,11 +1,12 @@
 //! What a shadow has counted, and the bases of slots.
 
+use anyhow::bail;
 use traffic_common::{ClassCounters, ContainerRecord, Family, SHADOW_BLOCKS, Tally, blocks_of, slot_state};
 use traffic_model::{ByDirection, ContainerId};
 
-use super::{Shadow, end};
+use super::{Shadow, free, turn_off};
 use crate::kernel::{
-    counters::{container_records, natural, since, totals},
+    counters::{container_records, containers_changed, natural, since, totals},
     maps::{Maps, by_column},
     records::container_id,
 };
@@ -25,19 +26,31 @@ pub struct ShadowCounter {
     pub tally: ByDirection<Tally>,
 }
 
-/// Reads what the shadow has counted for the present owners of the slots, sorted by container, classes and family.
-/// Only counters that are not 0.
+/// Reads the shadow that counts now, and what it has counted for the present owners of the slots, sorted by container,
+/// classes and family. Only counters that are not 0. `None` if no shadow counts.
 ///
 /// # Errors
-/// When a map cannot be read.
-pub fn counters(maps: &Maps, shadow: &Shadow) -> anyhow::Result<Vec<ShadowCounter>> {
-    let owner = |record: &ContainerRecord| (record.state, record.generation, record.id);
+/// When a map cannot be read, or one shadow follows another faster than they are read.
+pub fn read(maps: &Maps) -> anyhow::Result<Option<(Shadow, Vec<ShadowCounter>)>> {
+    /// Shadows that begin while one is read.
+    const ATTEMPTS: usize = 16;
+    for _ in 0..ATTEMPTS {
+        let Some(shadow) = Shadow::open(maps)? else { return Ok(None) };
+        let counters = counters(maps, &shadow);
+        // The maps of the next shadow have the same names, and those of one that ended have none.
+        if Shadow::open(maps).ok().flatten().is_some_and(|now| now.id == shadow.id) {
+            return Ok(Some((shadow, counters?)));
+        }
+    }
+    bail!("the shadow class table began anew again and again while it was read; try again")
+}
+
+fn counters(maps: &Maps, shadow: &Shadow) -> anyhow::Result<Vec<ShadowCounter>> {
     let mut before = container_records(maps)?;
     loop {
         let counters = read_once(shadow, &before)?;
         let after = container_records(maps)?;
-        let is_same = before.iter().map(owner).eq(after.iter().map(owner));
-        if is_same {
+        if !containers_changed(&before, &after) {
             return Ok(counters);
         }
         before = after;
@@ -45,11 +58,11 @@ pub fn counters(maps: &Maps, shadow: &Shadow) -> anyhow::Result<Vec<ShadowCounte
 }
 
 fn read_once(shadow: &Shadow, owners: &[ContainerRecord]) -> anyhow::Result<Vec<ShadowCounter>> {
-    let Shadow { record, bases, .. } = shadow;
+    let record = &shadow.record;
     let used = owners.iter().rposition(|record| record.generation != 0).map_or(0, |last| last + 1);
     let slots = u32::try_from(used)?.min(record.container_slots);
     let totals = shadow.totals(0, slots)?;
-    let bases = bases.range(0, slots * record.pairs)?;
+    let bases = shadow.bases()?.range(0, slots * record.pairs)?;
     let mut all: Vec<ShadowCounter> = Vec::new();
     let own = totals.iter().zip(&bases).map(|(now, base)| since(now, base));
     let pairs = record.pairs as usize;
@@ -93,12 +106,11 @@ impl Shadow {
         let (mut at, end) = (first * each, (first + slots) * each);
         let (mut blocks, mut copies) = (Vec::new(), 1);
         while at < end {
-            let (array, within) = (at / SHADOW_BLOCKS, at % SHADOW_BLOCKS);
+            let (number, within) = (at / SHADOW_BLOCKS, at % SHADOW_BLOCKS);
             let count = (SHADOW_BLOCKS - within).min(end - at);
-            if let Some(array) = self.arrays.get(array as usize) {
-                copies = array.copies();
-                blocks.extend(array.range(within, count)?);
-            }
+            let array = self.array(number)?;
+            copies = array.copies();
+            blocks.extend(array.range(within, count)?);
             at += count;
         }
         let values = by_column(&blocks, copies, self.record.pairs);
@@ -106,12 +118,10 @@ impl Shadow {
     }
 
     /// Makes what a slot has counted so far its base.
-    fn rebase(&mut self, slot: u32) -> anyhow::Result<()> {
+    fn rebase(&self, slot: u32) -> anyhow::Result<()> {
         let pairs = self.record.pairs;
-        for (index, total) in (slot * pairs..).zip(self.totals(slot, 1)?) {
-            self.bases.set(index, total)?;
-        }
-        Ok(())
+        let mut bases = self.bases()?;
+        (slot * pairs..).zip(self.totals(slot, 1)?).try_for_each(|(index, total)| bases.set(index, total))
     }
 }
 
@@ -119,14 +129,22 @@ impl Shadow {
 /// that fails, the shadow ends: a container must never see another one's figures. The caller holds the change lock.
 ///
 /// # Errors
-/// When neither succeeds.
+/// When it can neither be done nor the shadow be turned off. Memory that cannot be freed is no reason to refuse a
+/// container its slot.
 pub fn rebase(maps: &mut Maps, slot: u32) -> anyhow::Result<()> {
     let rebased = Shadow::open(maps).and_then(|shadow| match shadow {
-        Some(mut shadow) if slot < shadow.record.container_slots => shadow.rebase(slot),
+        Some(shadow) if slot < shadow.record.container_slots => shadow.rebase(slot),
         _ => Ok(()),
     });
-    rebased.or_else(|error| {
-        tracing::error!("the shadow class table ends, because a slot's new owner cannot be told from the former: {error:#}");
-        end(maps)
-    })
+    let Err(error) = rebased else { return Ok(()) };
+    tracing::error!(
+        "the shadow class table ends, because a slot's new owner cannot be told from the former: {error:#}"
+    );
+    turn_off(maps)?;
+    if let Err(error) = free(maps) {
+        tracing::warn!(
+            "the memory of the shadow class table stays in use until the next one begins: {error:#}"
+        );
+    }
+    Ok(())
 }

@@ -35,8 +35,8 @@ pub(super) const fn arrays_for(slots: u32, pairs: u32) -> u32 {
 /// Builds a shadow beside the table in force. This can take seconds, so it needs no change lock.
 ///
 /// # Errors
-/// When the program in the kernel knows no shadows, the tables have too many pairs of classes, or there is not enough
-/// memory.
+/// When the program in the kernel knows no shadows, the tables have too many pairs of classes, the counters have no
+/// columns for the classes of the table, or there is not enough memory.
 pub fn prepare(
     _loading: &LoadLock,
     maps: &Maps,
@@ -53,6 +53,8 @@ pub fn prepare(
     }
     let meta = maps.meta.get(0)?;
     let overlay = Overlay::new(&tables::in_force(maps)?, table)?;
+    // What could not be put in force afterwards would be tried in vain.
+    tables::check_columns(&meta, table)?;
     let pairs = u32::try_from(overlay.pairs.len())?;
     let slots = meta.container_slots;
     let count = arrays_for(slots, pairs);
@@ -94,21 +96,20 @@ pub fn prepare(
 }
 
 impl Prepared {
-    /// Counts under the shadow from the next packet on. Ends the shadow before it, if there is one. The caller holds
-    /// the change lock, and has opened the maps under it.
+    /// Whether the shadow is still one of the table in force and of its counters. The caller holds the change lock,
+    /// and has opened the maps under it.
     ///
     /// # Errors
-    /// When another table is in force by now, or the kernel refuses. Then no shadow counts.
-    pub fn start(mut self, maps: &mut Maps) -> anyhow::Result<()> {
-        let bpffs = Bpffs::new(&maps.pinned_in);
-        if bpffs.next().maps().exists() {
+    /// When it is not.
+    pub fn check(&self, maps: &Maps) -> anyhow::Result<()> {
+        if Bpffs::new(&maps.pinned_in).next().maps().exists() {
             bail!(
                 "the counters are moving to other maps, and that was interrupted; run `trafctl attach`, which \
                  completes it"
             );
         }
         let meta = maps.meta.get(0)?;
-        let record = &mut self.record;
+        let record = &self.record;
         if (meta.epoch, meta.table_hash, meta.container_slots)
             != (record.epoch, record.table_hash, record.container_slots)
         {
@@ -116,7 +117,16 @@ impl Prepared {
                 "another class table or other counters came into force while the shadow was built; try again"
             );
         }
-        end(maps)?;
+        Ok(())
+    }
+
+    /// Counts under the shadow from the next packet on. The caller has ended the one before it, has checked this one,
+    /// and holds the change lock since.
+    ///
+    /// # Errors
+    /// When the kernel refuses. Then no shadow counts.
+    pub fn start(mut self, maps: &mut Maps) -> anyhow::Result<()> {
+        let bpffs = Bpffs::new(&maps.pinned_in);
         self.fill(&bpffs, maps).inspect_err(|_| {
             // What led here explains more than a failure to clean up.
             if let Err(error) = end(maps) {

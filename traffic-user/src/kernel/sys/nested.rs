@@ -18,9 +18,11 @@ const BPF_MAP_LOOKUP_ELEM: libc::c_int = 1;
 const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
 const BPF_MAP_DELETE_ELEM: libc::c_int = 3;
 
-/// Threads that put or remove maps one by one. Each call waits until all programs that run at its start have ended,
-/// and calls of several threads wait together.
+/// Threads that put maps one by one. Each call waits until all programs that run at its start have ended, and calls of
+/// several threads wait together.
 const THREADS: usize = 64;
+/// The same for removals, which are of all places: before 6.8, the kernel waits at empty ones as well.
+const REMOVING_THREADS: usize = 256;
 
 /// Puts maps into consecutive places of an array of maps. When this returns, every program run that may have
 /// seen a former map in one of these places has ended.
@@ -41,7 +43,7 @@ pub fn put_maps(outer: &MapData, first: u32, inner: &[&MapData]) -> io::Result<(
             other => return other,
         }
     }
-    in_parallel(keys.len(), |number| {
+    in_parallel(THREADS, keys.len(), |number| {
         let (Some(key), Some(fd)) = (keys.get(number), fds.get(number)) else { return Ok(()) };
         let mut attributes = batch::ElementAttr::new(outer, key, fd);
         // SAFETY: the kernel reads a key and a value of 4 bytes each, as checked, from live words. It
@@ -50,15 +52,15 @@ pub fn put_maps(outer: &MapData, first: u32, inner: &[&MapData]) -> io::Result<(
     })
 }
 
-/// Empties consecutive places of an array of maps. When this returns, every program run that may have seen a map in
-/// one of these places has ended.
+/// Empties consecutive places of an array of maps, of which some may be empty already. When this returns, every program
+/// run that may have seen a map in one of the others has ended.
 ///
 /// # Errors
 /// As [`put_maps`]. Some of the places may be empty then.
 pub fn remove_maps(outer: &MapData, first: u32, count: u32) -> io::Result<()> {
     batch::Shape::of(outer)?.check_nested(first, count)?;
     let keys: Vec<u32> = (first..first + count).collect();
-    in_parallel(keys.len(), |number| {
+    in_parallel(REMOVING_THREADS, keys.len(), |number| {
         let Some(key) = keys.get(number) else { return Ok(()) };
         let mut attributes = batch::ElementAttr::new(outer, key, std::ptr::null::<u32>());
         // SAFETY: the kernel reads a key of 4 bytes, as checked, from a live word. It uses no value.
@@ -69,8 +71,8 @@ pub fn remove_maps(outer: &MapData, first: u32, count: u32) -> io::Result<()> {
     })
 }
 
-/// Does this many things in [`THREADS`] threads.
-fn in_parallel(count: usize, one: impl Fn(usize) -> io::Result<()> + Sync) -> io::Result<()> {
+/// Does this many things in so many threads.
+fn in_parallel(threads: usize, count: usize, one: impl Fn(usize) -> io::Result<()> + Sync) -> io::Result<()> {
     let next = AtomicUsize::new(0);
     let some = || -> io::Result<()> {
         loop {
@@ -82,7 +84,7 @@ fn in_parallel(count: usize, one: impl Fn(usize) -> io::Result<()> + Sync) -> io
         }
     };
     thread::scope(|scope| {
-        let threads: Vec<_> = (0..THREADS.min(count)).map(|_| scope.spawn(some)).collect();
+        let threads: Vec<_> = (0..threads.min(count)).map(|_| scope.spawn(some)).collect();
         threads.into_iter().try_for_each(|thread| {
             thread.join().map_err(|_| io::Error::other("a thread that puts maps has failed"))?
         })

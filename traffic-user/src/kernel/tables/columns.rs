@@ -21,6 +21,15 @@ pub fn check_capacity(table: &ClassTable, columns: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Refuses a table for whose classes the counters have no columns left.
+///
+/// # Errors
+/// When a class has none, and none is free.
+pub(in crate::kernel) fn check_columns(meta: &Meta, table: &ClassTable) -> anyhow::Result<()> {
+    let mut meta = *meta;
+    assign_columns(&mut meta, table).map(drop)
+}
+
 /// Gives a column to each class of the table that has none yet. Returns the columns by class.
 pub(super) fn assign_columns(meta: &mut Meta, table: &ClassTable) -> anyhow::Result<[u8; 256]> {
     let mut known: BTreeMap<u8, u32> =

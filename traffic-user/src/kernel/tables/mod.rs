@@ -15,6 +15,7 @@ mod load_lock;
 mod read;
 
 pub use addresses::{OtherAddresses, addresses_in_force, sync_addresses, sync_node_addresses};
+pub(super) use columns::check_columns;
 pub use columns::{check_capacity, columns};
 pub(super) use install::Tables;
 pub use install::{Prepared, Progress, prepare};

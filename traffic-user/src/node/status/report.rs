@@ -120,6 +120,9 @@ pub struct Program {
 pub struct ShadowStatus {
     /// Its class file; `null` for standard input, and when that is not known any more.
     pub file: Option<PathBuf>,
+    /// Whether that is known.
+    #[serde(skip)]
+    pub is_known: bool,
     /// Whether it counts.
     pub in_force: bool,
     /// Since when; `null` if it does not count.
