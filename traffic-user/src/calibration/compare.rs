@@ -65,20 +65,24 @@ impl Calibration {
 
     /// Whether nothing differs.
     pub fn is_exact(&self) -> bool {
-        self.lines.iter().all(Line::is_exact)
+        self.differing() == 0
+    }
+
+    /// How many classes and families differ.
+    pub fn differing(&self) -> usize {
+        self.lines.iter().filter(|line| !line.is_exact()).count()
     }
 
     /// What the ledger keeps of it.
     pub fn record(&self) -> CalibrationRecord {
         let (sent, counted) = self.totals();
-        let differing = self.lines.iter().filter(|line| !line.is_exact()).count();
         CalibrationRecord {
             time: self.time,
             class_table: hex(&self.class_table),
             program: hex(&self.program),
             sent,
             counted,
-            differing: u32::try_from(differing).unwrap_or(u32::MAX),
+            differing: u32::try_from(self.differing()).unwrap_or(u32::MAX),
         }
     }
 

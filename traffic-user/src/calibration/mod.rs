@@ -28,7 +28,7 @@ use traffic_model::Snapshot;
 pub use self::compare::{Calibration, Line};
 use self::{namespace::Throwaway, packet_socket::PacketSocket, plan::Plan};
 use crate::{
-    config::{AttachSetting, Config},
+    config::Config,
     kernel::{
         bpffs::Bpffs,
         counters,
@@ -62,16 +62,15 @@ const ATTEMPTS: usize = 3;
 /// disturbed.
 pub fn calibrate(pinned: &Bpffs, config: &Config) -> anyhow::Result<Calibration> {
     load::open(pinned)?;
-    let container = Throwaway::create(INTERFACE)
-        .with_context(|| format!("cannot make the throwaway container with the interface {INTERFACE}"))?;
     let host = Host { pinned, config, netlink: Netlink::connect()? };
-    let index = namespace::index_of(&host.netlink, INTERFACE)?;
+    let Throwaway { socket: from_container, index } = Throwaway::create(&host.netlink, INTERFACE)
+        .with_context(|| format!("cannot make the throwaway container with the interface {INTERFACE}"))?;
     host.wait_for_attach(index)?;
     let to_container = PacketSocket::open(index)
         .with_context(|| format!("cannot open a packet socket on {INTERFACE} (CAP_NET_RAW is needed)"))?;
     let mut disturbed = Disturbed::Changed;
     for attempt in 1..=ATTEMPTS {
-        match host.measure(index, [&to_container, container.socket()])? {
+        match host.measure(index, [&to_container, &from_container])? {
             Ok(calibration) => return Ok(calibration),
             Err(by) => {
                 tracing::info!("{by} during measurement {attempt} of {ATTEMPTS}, so it is repeated");
@@ -154,7 +153,7 @@ impl Host<'_> {
             return Ok(false);
         }
         let interface = self.interface(index)?;
-        let kind = AttachKind::choose(AttachSetting::Auto);
+        let kind = AttachKind::choose(self.config.attach);
         let hooks = KernelHooks::new(self.pinned.clone(), self.netlink.clone(), kind);
         let listing = hooks.list(Recognition::Program)?;
         for direction in Direction::BOTH {

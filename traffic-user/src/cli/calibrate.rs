@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
-use jiff::{SignedDuration, Timestamp, Zoned, civil::Time};
+use jiff::{SignedDuration, Timestamp, Zoned, civil::Time, tz::TimeZone};
 
 use crate::{
     calibration::{self, Calibration},
@@ -14,6 +14,7 @@ use crate::{
     },
     config::Config,
     render::calibration as render,
+    time,
 };
 
 /// Longest sleep: the clock may be set meanwhile.
@@ -72,7 +73,7 @@ fn book(global: &Global, config: &Config, calibration: &Calibration) -> anyhow::
 /// and nothing ends because of it.
 async fn daily(global: &Global) -> anyhow::Result<Done> {
     let mut retry_at: Option<Timestamp> = None;
-    let mut last = Zoned::now();
+    let mut last = now();
     let mut announced = None;
     loop {
         let at = global.config_or_last_good().ok().map(|config| config.calibration_at);
@@ -83,7 +84,7 @@ async fn daily(global: &Global) -> anyhow::Result<Done> {
                 None => "nothing to do: set `at` under [calibration] in the configuration".to_owned(),
             });
         }
-        let now = Zoned::now();
+        let now = now();
         let is_due = at.flatten().is_some_and(|at| came_between(&last, &now, at))
             || retry_at.is_some_and(|retry| retry <= now.timestamp());
         last = now.clone();
@@ -93,12 +94,17 @@ async fn daily(global: &Global) -> anyhow::Result<Done> {
                 Ok(()) => None,
                 Err(error) => {
                     print_error(&error);
-                    Some(now.timestamp() + RETRY)
+                    now.timestamp().checked_add(RETRY).ok()
                 }
             };
         }
         tokio::time::sleep(NAP).await;
     }
+}
+
+/// The node's local time; the last one that there is, while the clock shows a later one.
+fn now() -> Zoned {
+    time::now_or_end().to_zoned(TimeZone::system())
 }
 
 fn once(global: &Global, config: &Config) -> anyhow::Result<()> {
@@ -127,7 +133,6 @@ mod tests {
     use jiff::{
         ToSpan as _,
         civil::{date, time},
-        tz::TimeZone,
     };
 
     use super::*;

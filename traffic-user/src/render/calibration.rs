@@ -87,7 +87,7 @@ pub fn lines(calibration: &Calibration) -> Vec<String> {
 fn summary(calibration: &Calibration) -> String {
     let (sent, _) = calibration.totals();
     let sent = sent.total();
-    let verdict = match calibration.lines.iter().filter(|line| !line.is_exact()).count() {
+    let verdict = match calibration.differing() {
         0 => "exact: every packet and byte was counted in its class".to_owned(),
         differing => format!(
             "NOT EXACT: {differing} of {} classes and families differ; do not bill from these counters before the \
