@@ -41,7 +41,7 @@ pub fn present(state_dir: &Path, log: &Log, key: &SecretKey) -> anyhow::Result<S
 /// those of that one. Returns the cosigned checkpoint.
 ///
 /// # Errors
-/// When a line is no cosignature by one of them, the checkpoint is none of this log, or the file cannot be written.
+/// When no line is a cosignature by one of them, the checkpoint is none of this log, or the file cannot be written.
 pub fn add(
     state_dir: &Path,
     (log, key): (&Log, &SecretKey),

@@ -76,10 +76,10 @@ impl Checkpoint {
     }
 
     /// Adds cosignatures of these witnesses, from a cosigned checkpoint with the same text or from lines alone. A later
-    /// one of the same witness takes the place of the earlier one.
+    /// one of the same witness takes the place of the earlier one. Lines of other keys are skipped.
     ///
     /// # Errors
-    /// When a line is no cosignature by one of them.
+    /// When no line is a cosignature by one of them.
     pub fn cosign(&mut self, lines: &[&str], witnesses: &[WitnessKey]) -> Result<(), StatementError> {
         let mut is_any_taken = false;
         for line in lines {
