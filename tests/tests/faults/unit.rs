@@ -18,14 +18,19 @@ use crate::node::{at, node, pair};
 /// is better.
 const EXPOSURE: &str = "20";
 
-#[test]
-fn the_unit_is_as_hardened_as_stated() -> Result<()> {
+/// What `systemd-analyze` says of a unit, which must not be more exposed than this.
+fn exposure(unit: &str, most: &str) -> Result<String> {
     let mut command = Command::new("systemd-analyze");
     command
         .args(["security", "--offline=yes", "--no-pager"])
-        .arg(format!("--threshold={EXPOSURE}"))
-        .arg(unit());
-    let text = run_ok(&mut command).context("the unit is more exposed than stated")?;
+        .arg(format!("--threshold={most}"))
+        .arg(unit_named(unit));
+    run_ok(&mut command).context("the unit is more exposed than stated")
+}
+
+#[test]
+fn the_unit_is_as_hardened_as_stated() -> Result<()> {
+    let text = exposure("trafctl.service", EXPOSURE)?;
     let stated = format!("exposure level for trafctl.service: {}.{}", &EXPOSURE[..1], &EXPOSURE[1..]);
     ensure!(text.contains(&stated), "the exposure has improved; state the new figure: {text}");
     for page in ["README.md", "SECURITY.md"] {
@@ -42,12 +47,7 @@ const SHIP_EXPOSURE: &str = "17";
 
 #[test]
 fn the_unit_that_ships_is_as_hardened_as_stated() -> Result<()> {
-    let mut command = Command::new("systemd-analyze");
-    command
-        .args(["security", "--offline=yes", "--no-pager"])
-        .arg(format!("--threshold={SHIP_EXPOSURE}"))
-        .arg(unit_named("trafctl-ship.service"));
-    run_ok(&mut command).context("the unit is more exposed than stated").map(drop)
+    exposure("trafctl-ship.service", SHIP_EXPOSURE).map(drop)
 }
 
 /// That of the unit that runs actions: whatever programs they are.
@@ -55,12 +55,7 @@ const QUOTA_EXPOSURE: &str = "24";
 
 #[test]
 fn the_unit_that_runs_actions_is_as_hardened_as_stated() -> Result<()> {
-    let mut command = Command::new("systemd-analyze");
-    command
-        .args(["security", "--offline=yes", "--no-pager"])
-        .arg(format!("--threshold={QUOTA_EXPOSURE}"))
-        .arg(unit_named("trafctl-quota.service"));
-    run_ok(&mut command).context("the unit is more exposed than stated").map(drop)
+    exposure("trafctl-quota.service", QUOTA_EXPOSURE).map(drop)
 }
 
 /// That of the unit that looks at the node.
@@ -68,12 +63,7 @@ const WATCH_EXPOSURE: &str = "19";
 
 #[test]
 fn the_unit_that_looks_at_the_node_is_as_hardened_as_stated() -> Result<()> {
-    let mut command = Command::new("systemd-analyze");
-    command
-        .args(["security", "--offline=yes", "--no-pager"])
-        .arg(format!("--threshold={WATCH_EXPOSURE}"))
-        .arg(unit_named("trafctl-watch.service"));
-    run_ok(&mut command).context("the unit is more exposed than stated").map(drop)
+    exposure("trafctl-watch.service", WATCH_EXPOSURE).map(drop)
 }
 
 /// That of the unit that makes a throwaway container each day.
@@ -81,12 +71,7 @@ const CALIBRATE_EXPOSURE: &str = "30";
 
 #[test]
 fn the_unit_that_makes_a_container_is_as_hardened_as_stated() -> Result<()> {
-    let mut command = Command::new("systemd-analyze");
-    command
-        .args(["security", "--offline=yes", "--no-pager"])
-        .arg(format!("--threshold={CALIBRATE_EXPOSURE}"))
-        .arg(unit_named("trafctl-calibrate.service"));
-    run_ok(&mut command).context("the unit is more exposed than stated").map(drop)
+    exposure("trafctl-calibrate.service", CALIBRATE_EXPOSURE).map(drop)
 }
 
 #[test]
