@@ -70,6 +70,19 @@ fn chain_problems(ledger: &Ledger) -> Vec<String> {
     ledger.audit().unwrap().problems.into_iter().filter(|problem| problem.starts_with("chain")).collect()
 }
 
+/// Checks that the audit and the independent program find each of these changes of a ledger.
+fn find_each(file: &File, changes: &[impl AsRef<str>]) {
+    for (at, change) in changes.iter().map(AsRef::as_ref).enumerate() {
+        let copy = file.dir.path().join(format!("changed.{at}"));
+        file.ledger.backup(&copy).unwrap();
+        rusqlite::Connection::open(&copy).unwrap().execute_batch(change).unwrap();
+        let changed = Ledger::open_read_only(&copy).unwrap();
+        assert_ne!(chain_problems(&changed), [""; 0], "{change}");
+        let (verified, printed) = verify(&copy);
+        assert!(!verified && printed.contains("PROBLEM"), "{change}: {printed}");
+    }
+}
+
 #[test]
 fn an_independent_program_verifies_old_and_new_entries_from_the_file_alone() {
     let file = of_both_versions();
@@ -95,8 +108,7 @@ fn both_find_every_change_of_what_is_hashed() {
         file.ledger.conn.query_row("SELECT count(*) FROM closed_rate", [], |row| row.get(0)).unwrap();
     assert!(rates > 0, "percentiles are frozen");
     let closed = "(SELECT id FROM period WHERE name = '2026-12')";
-    let copy = file.dir.path().join("copy");
-    for (at, change) in [
+    let changes = [
         format!("UPDATE closed_rate SET in_bits = in_bits + 1 WHERE period = {closed}"),
         format!("UPDATE closed_rate SET spread_buckets = 7 WHERE period = {closed}"),
         format!("DELETE FROM closed_rate WHERE period = {closed}"),
@@ -108,18 +120,8 @@ fn both_find_every_change_of_what_is_hashed() {
         "UPDATE adjustment SET number = number + 1 WHERE id = 2".to_owned(),
         "DELETE FROM chain WHERE seq = 2".to_owned(),
         "DELETE FROM chain WHERE seq = 4".to_owned(),
-    ]
-    .iter()
-    .enumerate()
-    {
-        let copy = copy.with_extension(at.to_string());
-        file.ledger.backup(&copy).unwrap();
-        rusqlite::Connection::open(&copy).unwrap().execute_batch(change).unwrap();
-        let changed = Ledger::open_read_only(&copy).unwrap();
-        assert_ne!(chain_problems(&changed), [""; 0], "{change}");
-        let (verified, printed) = verify(&copy);
-        assert!(!verified && printed.contains("PROBLEM"), "{change}: {printed}");
-    }
+    ];
+    find_each(&file, &changes);
 }
 
 #[test]
@@ -161,24 +163,14 @@ fn a_change_of_the_key_is_an_entry_of_its_own() {
     file.ledger.backup(&copy).unwrap();
     let (verified, printed) = verify(&copy);
     assert!(verified && printed.contains("5 key 1: version 2"), "{printed}");
-    for (at, change) in [
+    let changes = [
         "UPDATE key_change SET note = note || ' '",
         "UPDATE key_change SET made = made + 1",
         "DELETE FROM key_change",
         "INSERT INTO key_change (made, note) VALUES (1, 'x')",
         "UPDATE chain SET kind = 'adjustment', subject = 2 WHERE seq = 5",
-    ]
-    .iter()
-    .enumerate()
-    {
-        let copy = copy.with_extension(at.to_string());
-        file.ledger.backup(&copy).unwrap();
-        rusqlite::Connection::open(&copy).unwrap().execute_batch(change).unwrap();
-        let changed = Ledger::open_read_only(&copy).unwrap();
-        assert_ne!(chain_problems(&changed), [""; 0], "{change}");
-        let (verified, printed) = verify(&copy);
-        assert!(!verified && printed.contains("PROBLEM"), "{change}: {printed}");
-    }
+    ];
+    find_each(&file, &changes);
 }
 
 /// The chain of a ledger of version 12 continues.
